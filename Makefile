@@ -1,0 +1,43 @@
+# make lab     create .venv, install, open JupyterLab     (make lab ARGS=--no-browser)
+# make test    create .venv, install, run the tests       (make test ARGS="-k images")
+#
+# PYTHON=python3.12     another interpreter for .venv (>= 3.10)
+# PIP_ARGS="..."        passed to pip, e.g. a CPU-only index for torch:
+#                       PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+
+PYTHON ?= python3
+ARGS ?=
+PIP_ARGS ?=
+BIN := .venv/bin
+# Jupyter refuses to serve root (containers, CI) unless it is told to.
+ROOT_ARGS := $(if $(filter 0,$(shell id -u)),--allow-root,)
+
+.PHONY: lab test notebooks clean
+.DELETE_ON_ERROR:
+
+lab: .venv/.lab
+	$(BIN)/jupyter lab $(ROOT_ARGS) $(ARGS) notebooks/00_start_here.ipynb
+
+test: .venv/.test
+	$(BIN)/python -m pytest $(ARGS)
+
+notebooks: .venv/.test
+	$(BIN)/python notebooks/build.py
+
+clean:
+	rm -rf .venv dist build .pytest_cache .ruff_cache
+	find fpkit tests notebooks -name __pycache__ -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.version_info >= (3, 10) or \
+	  sys.exit(f"fpkit needs Python 3.10 or newer, {sys.executable} is {v}: try make PYTHON=...")'
+	$(PYTHON) -m venv .venv
+
+# The stamps hold what was installed: a second make installs nothing unless these files changed.
+.venv/.lab: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt -e '.[lab]'
+	@touch $@
+
+.venv/.test: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt -e '.[lab,test]'
+	@touch .venv/.lab $@
