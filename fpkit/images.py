@@ -1,0 +1,325 @@
+"""Images from files, safely, and the crops that an extractor looks at.
+
+Everywhere in fpkit an image is a (3, h, w) float32 tensor in [0, 1], and a data set is a tree
+with one folder per model. Nothing here resamples: a fingerprint does not survive resizing.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fpkit.assets import write_bytes_atomic
+
+EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
+_SIXTEEN_BIT = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
+
+
+class ImageReadError(ValueError):
+    """A file that cannot be read as an image; the message names the file and the reason."""
+
+
+def read_image(path: str | Path, *, max_pixels: int = 64_000_000) -> Tensor:
+    """Read PNG, JPEG, WebP, BMP, TIFF or GIF as an RGB image.
+
+    Parameters
+    ----------
+    path
+        Image file. Its content decides the format, its name does not.
+    max_pixels
+        Larger images are refused before they are decoded: a file of a few kB can claim
+        gigapixels (a decompression bomb).
+
+    Returns
+    -------
+    Tensor
+        (3, h, w) float32 in [0, 1].
+
+    Raises
+    ------
+    ImageReadError
+        If the file is missing, a folder, empty, truncated, too large, or no such image.
+
+    Notes
+    -----
+    Grey is repeated in three channels; palettes are looked up; transparency is dropped, not
+    blended, so that the stored colours stay as the network wrote them; CMYK goes through
+    Pillow's plain inversion, without a colour profile; 16-bit grey is divided by 65535 (16-bit
+    RGB is read by Pillow as its upper 8 bits); of an animation the first frame is read. The EXIF
+    orientation is NOT applied: the array is as stored, as the JPEG grid and the generator's axes
+    are; rotating by 90 degrees would swap horizontal and vertical frequencies.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ImageReadError(f"{path}: is a folder, expected an image file")
+    try:
+        if path.stat().st_size == 0:
+            raise ImageReadError(f"{path}: the file is empty")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # damaged metadata is no concern of ours
+            return _decode(path, max_pixels)
+    except FileNotFoundError:
+        raise ImageReadError(f"{path}: no such file") from None
+    except Image.UnidentifiedImageError:
+        expected = ", ".join(_FORMATS)
+        raise ImageReadError(f"{path}: not an image that fpkit reads ({expected})") from None
+    except ImageReadError:
+        raise
+    except Image.DecompressionBombError:
+        raise ImageReadError(f"{path}: {_too_large(max_pixels)}") from None
+    except MemoryError:
+        raise ImageReadError(f"{path}: not enough memory to decode it") from None
+    except Exception as error:  # decoders of damaged files raise almost anything
+        if isinstance(error, OSError) and error.strerror:
+            raise ImageReadError(f"{path}: cannot be opened ({error.strerror})") from error
+        reason = str(error).strip() or type(error).__name__
+        raise ImageReadError(f"{path}: cannot be decoded, damaged? ({reason})") from error
+
+
+def _decode(path: Path, max_pixels: int) -> Tensor:
+    with Image.open(path, formats=_FORMATS) as image:
+        width, height = image.size
+        if width * height > max_pixels:
+            raise ImageReadError(f"{path}: {width}x{height} pixels, {_too_large(max_pixels)}")
+        image.seek(0)
+        image.load()
+        if image.mode in _SIXTEEN_BIT or image.mode in ("I", "F"):
+            grey = np.asarray(image).astype(np.float64)
+            scaled = grey if image.mode == "F" else grey / 65535
+            if not (scaled.min() >= 0 and scaled.max() <= 1):
+                raise ImageReadError(
+                    f"{path}: grey values from {grey.min():g} to {grey.max():g}, expected integers "
+                    "of at most 16 bits or numbers in [0, 1]: rescale it"
+                )
+            array = np.repeat(scaled.astype(np.float32)[..., None], 3, axis=2)
+        else:
+            array = np.asarray(image.convert("RGB"), dtype=np.float32) / 255
+    return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
+
+
+def _too_large(max_pixels: int) -> str:
+    return f"more than the limit of {max_pixels} pixels: crop it, or raise max_pixels"
+
+
+def read_images(
+    paths: Iterable[str | Path], *, on_error: Callable[[ImageReadError], None] | None = None
+) -> Iterator[tuple[Path, Tensor]]:
+    """Read images one by one.
+
+    Parameters
+    ----------
+    paths
+        Image files.
+    on_error
+        Called with each error; the file is then skipped. None: the first error is raised.
+
+    Yields
+    ------
+    tuple of Path and Tensor
+        The path and its (3, h, w) float32 image in [0, 1].
+    """
+    for path in map(Path, paths):
+        try:
+            image = read_image(path)
+        except ImageReadError as error:
+            if on_error is None:
+                raise
+            on_error(error)
+        else:
+            yield path, image
+
+
+def list_images(folder: str | Path) -> list[Path]:
+    """Image files directly in a folder, sorted by name; hidden files are skipped.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder is missing.
+    NotADirectoryError
+        If it is a file.
+    """
+    folder = Path(folder)
+    _check_folder(folder)
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and path.is_file()
+    )
+
+
+def list_models(folder: str | Path) -> dict[str, list[Path]]:
+    """Models of a folder-per-model tree: ``folder/<model>/<image>``.
+
+    Parameters
+    ----------
+    folder
+        The tree. Hidden folders, and files beside the folders, are skipped.
+
+    Returns
+    -------
+    dict of str to list of Path
+        Model name (that of its folder) to its sorted images, sorted by name. A folder without
+        images is there with an empty list, so that a caller can report it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder is missing.
+    NotADirectoryError
+        If it is a file.
+    ValueError
+        If no folder in it holds an image.
+    """
+    folder = Path(folder)
+    _check_folder(folder)
+    models = {
+        path.name: list_images(path)
+        for path in sorted(folder.iterdir())
+        if path.is_dir() and not path.name.startswith(".")
+    }
+    if not any(models.values()):
+        direct = len(list_images(folder))
+        found = f"it holds {direct} images directly" if direct else "it holds no images"
+        raise ValueError(
+            f"{folder}: expected one folder per model with images in it, but {found}: "
+            f"put them in {folder}/<model>/"
+        )
+    return models
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.exists():
+        raise FileNotFoundError(f"{folder}: no such folder")
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder}: is a file, expected a folder")
+
+
+def grid_crops(image: Tensor, *, size: int = 128, grid: int = 3) -> Tensor:
+    """Crops on an even grid, from the corners inwards.
+
+    Parameters
+    ----------
+    image
+        (c, h, w).
+    size
+        Height and width of a crop in pixels.
+    grid
+        Crops per axis; fewer where the image is too small for different ones.
+
+    Returns
+    -------
+    Tensor
+        (m, c, size, size), 1 <= m <= grid * grid, row by row.
+
+    Raises
+    ------
+    ValueError
+        If the image is smaller than one crop.
+
+    Example
+    -------
+    >>> grid_crops(torch.zeros(3, 512, 512)).shape
+    torch.Size([9, 3, 128, 128])
+    >>> grid_crops(torch.zeros(3, 128, 129)).shape
+    torch.Size([2, 3, 128, 128])
+    """
+    _check_crop(image, size)
+    if grid < 1:
+        raise ValueError(f"grid must be at least 1, got {grid}")
+    tops, lefts = (_offsets(length - size, grid) for length in image.shape[-2:])
+    return torch.stack(
+        [image[:, top : top + size, left : left + size] for top in tops for left in lefts]
+    )
+
+
+def _offsets(room: int, count: int) -> list[int]:
+    if count == 1:
+        return [room // 2]
+    return sorted({round(index * room / (count - 1)) for index in range(count)})
+
+
+def random_crop(image: Tensor, size: int, *, generator: torch.Generator) -> Tensor:
+    """One (c, size, size) crop of a (c, h, w) image at a uniformly random place.
+
+    Raises
+    ------
+    ValueError
+        If the image is smaller than the crop.
+    """
+    _check_crop(image, size)
+    top, left = (
+        int(torch.randint(length - size + 1, (), generator=generator))
+        for length in image.shape[-2:]
+    )
+    return image[:, top : top + size, left : left + size]
+
+
+def _check_crop(image: Tensor, size: int) -> None:
+    if image.ndim != 3:
+        raise ValueError(f"image must be (c, h, w), got shape {tuple(image.shape)}")
+    height, width = image.shape[-2:]
+    if min(height, width) < size:
+        raise ValueError(
+            f"image is {width}x{height}, smaller than one {size}x{size} crop: use a larger image "
+            "(do not enlarge it, that makes a pattern of its own)"
+        )
+
+
+def quantise(images: Tensor) -> Tensor:
+    """Round to 8 bits: the nearest multiples of 1/255, clipped to [0, 1]; any shape."""
+    return (images.clamp(0, 1) * 255).round() / 255
+
+
+def jpeg(image: Tensor, quality: int, subsampling: int = 2) -> Tensor:
+    """Compress with JPEG and decompress, in memory.
+
+    Parameters
+    ----------
+    image
+        (3, h, w) float in [0, 1].
+    quality
+        1 to 95, libjpeg's scale.
+    subsampling
+        Of the colour channels: 0 is 4:4:4, 1 is 4:2:2, 2 is 4:2:0.
+
+    Returns
+    -------
+    Tensor
+        (3, h, w) float32 in [0, 1].
+    """
+    if not 1 <= quality <= 95:
+        raise ValueError(f"quality must be 1 to 95, got {quality}")
+    if subsampling not in (0, 1, 2):
+        raise ValueError(f"subsampling must be 0, 1 or 2, got {subsampling}")
+    buffer = io.BytesIO()
+    _to_pillow(image).save(buffer, format="JPEG", quality=quality, subsampling=subsampling)
+    with Image.open(buffer) as decoded:
+        array = np.asarray(decoded, dtype=np.float32) / 255
+    return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
+
+
+def write_png(path: str | Path, image: Tensor) -> None:
+    """Write a (3, h, w) image in [0, 1] as an 8-bit PNG, atomically."""
+    buffer = io.BytesIO()
+    _to_pillow(image).save(buffer, format="PNG")
+    write_bytes_atomic(path, buffer.getvalue())
+
+
+def _to_pillow(image: Tensor) -> Image.Image:
+    if image.ndim != 3 or image.shape[0] != 3:
+        raise ValueError(f"image must be (3, h, w), got shape {tuple(image.shape)}")
+    low, high = float(image.min()), float(image.max())
+    if not (low >= 0 and high <= 1):
+        hint = "divide by 255?" if high > 1.5 else "clamp it?"
+        raise ValueError(f"image must be in [0, 1], got {low:.3g} to {high:.3g}: {hint}")
+    levels = (image.detach().cpu() * 255).round().to(torch.uint8)
+    return Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy())
