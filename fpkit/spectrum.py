@@ -15,16 +15,14 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from .images import grid_crops
-from .residual import ResidualName
-from .residual import residual as noise_residual
+from fpkit.images import grid_crops
+from fpkit.residual import ResidualName
+from fpkit.residual import residual as noise_residual
 
 WindowName = Literal["hann", "none"]
 
 
-def power_spectrum(
-    images: Tensor, *, window: WindowName = "hann", centred: bool = True
-) -> Tensor:
+def power_spectrum(images: Tensor, *, window: WindowName = "hann", centred: bool = True) -> Tensor:
     """Power spectrum of every image plane.
 
     How much of an image's variance sits at which frequency?

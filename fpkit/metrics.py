@@ -1,0 +1,196 @@
+"""Figures of merit: what a set of scores, or two sets of vectors, says about a method.
+
+Scores are similarities: higher means more alike. *Genuine* scores come from pairs with one
+source, *impostor* scores from pairs with two. Everything is numpy float64.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+FloatArray = NDArray[np.float64]
+
+
+def roc(genuine: ArrayLike, impostor: ArrayLike) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Receiver operating characteristic of "same source if score >= threshold".
+
+    Parameters
+    ----------
+    genuine, impostor
+        Scores of any shape, at least one each, finite.
+
+    Returns
+    -------
+    far, tar, threshold
+        (t,) each, by falling threshold: share of impostor and of genuine scores accepted. The
+        first threshold is infinite (nothing accepted), the last accepts everything. Equal
+        scores are accepted together.
+
+    Raises
+    ------
+    ValueError
+        If either set is empty or holds a NaN or an infinity.
+
+    Examples
+    --------
+    >>> far, tar, threshold = roc([0.9, 0.4], [0.5])
+    >>> far.tolist(), tar.tolist()
+    ([0.0, 0.0, 1.0, 1.0], [0.0, 0.5, 0.5, 1.0])
+    """
+    genuine, impostor = _scores("genuine", genuine), _scores("impostor", impostor)
+    levels = np.unique(np.concatenate([genuine, impostor]))[::-1]
+    tar = 1 - np.searchsorted(np.sort(genuine), levels, side="left") / genuine.size
+    far = 1 - np.searchsorted(np.sort(impostor), levels, side="left") / impostor.size
+    return np.append(0.0, far), np.append(0.0, tar), np.append(np.inf, levels)
+
+
+def auc(genuine: ArrayLike, impostor: ArrayLike) -> float:
+    """Area under the ROC: the probability that a genuine pair scores above an impostor pair.
+
+    Ties count one half. 0.5 is chance.
+
+    Examples
+    --------
+    >>> auc([0.9, 0.4], [0.5, 0.4])
+    0.625
+    """
+    genuine, impostor = _scores("genuine", genuine), _scores("impostor", impostor)
+    impostor = np.sort(impostor)
+    below = np.searchsorted(impostor, genuine, side="left")
+    not_above = np.searchsorted(impostor, genuine, side="right")
+    return float((below + not_above).mean() / 2 / impostor.size)
+
+
+def eer(genuine: ArrayLike, impostor: ArrayLike) -> float:
+    """Equal error rate: the error where as many genuine pairs are refused as impostors accepted.
+
+    Read off the ROC, drawn with straight lines between its points.
+    """
+    far, tar, _ = roc(genuine, impostor)
+    gap = far - (1 - tar)  # rises from -1 to 1
+    after = int(np.argmax(gap >= 0))
+    before = after - 1
+    share = -gap[before] / (gap[after] - gap[before])
+    return float(far[before] + share * (far[after] - far[before]))
+
+
+def tar_at_far(genuine: ArrayLike, impostor: ArrayLike, far: float = 0.01) -> float:
+    """Share of genuine pairs accepted by the lowest threshold whose FAR is at most `far`.
+
+    Raises
+    ------
+    ValueError
+        If `far` is outside [0, 1].
+    """
+    if not 0 <= far <= 1:
+        raise ValueError(f"far must be in [0, 1], got {far}")
+    fars, tars, _ = roc(genuine, impostor)
+    return float(tars[fars <= far].max())
+
+
+def bootstrap_interval(
+    values: ArrayLike, *, level: float = 0.95, draws: int = 1000, seed: int
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean of `values`.
+
+    How far would the mean move if these few values (one per model, say) were drawn anew?
+
+    Parameters
+    ----------
+    values
+        (n,) independent values; one value gives an interval of width zero, which says nothing.
+    level
+        Share of the bootstrap means inside the interval, in (0, 1).
+    draws
+        Number of resamples.
+    seed
+        Of the resampling.
+
+    Returns
+    -------
+    low, high
+
+    Raises
+    ------
+    ValueError
+        If `values` is empty or not finite, or `level` is outside (0, 1).
+
+    References
+    ----------
+    B. Efron, "Bootstrap methods: another look at the jackknife", Annals of Statistics 7, 1979.
+    """
+    values = _scores("values", values)
+    if not 0 < level < 1:
+        raise ValueError(f"level must be in (0, 1), got {level}")
+    picks = np.random.default_rng(seed).integers(values.size, size=(draws, values.size))
+    means = values[picks].mean(axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def frechet_distance(
+    mean1: ArrayLike, covariance1: ArrayLike, mean2: ArrayLike, covariance2: ArrayLike
+) -> float:
+    """Squared Frechet (2-Wasserstein) distance between two Gaussians.
+
+    ``|m1 - m2|^2 + trace(C1 + C2 - 2 (C1 C2)^(1/2))``, the distance inside FID and FFD.
+
+    Parameters
+    ----------
+    mean1, mean2
+        (d,) means.
+    covariance1, covariance2
+        (d, d) covariances: symmetric, positive semi-definite, singular allowed.
+
+    Returns
+    -------
+    float
+        At least 0. Estimated from n samples it is biased upwards: two draws of the same
+        64-dimensional Gaussian are 32.8 apart at n = 64 and still 0.5 at n = 4096, so always
+        give n and d and compare with two draws of the same source.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not match.
+
+    Notes
+    -----
+    The trace of ``(C1 C2)^(1/2)`` is the sum of the singular values of ``C1^(1/2) C2^(1/2)``:
+    only symmetric square roots are needed and no complex number appears. Rounding can leave a
+    sum slightly below 0, which is clipped.
+
+    References
+    ----------
+    Dowson and Landau, "The Frechet distance between multivariate normal distributions", 1982.
+    """
+    mean1, mean2 = np.asarray(mean1, np.float64), np.asarray(mean2, np.float64)
+    covariance1 = np.asarray(covariance1, np.float64)
+    covariance2 = np.asarray(covariance2, np.float64)
+    dim = mean1.size
+    if not (mean1.shape == mean2.shape == (dim,)) or not (
+        covariance1.shape == covariance2.shape == (dim, dim)
+    ):
+        raise ValueError(
+            "two means (d,) and two covariances (d, d) expected, got "
+            f"{mean1.shape}, {mean2.shape} and {covariance1.shape}, {covariance2.shape}"
+        )
+    overlap = np.linalg.norm(_square_root(covariance1) @ _square_root(covariance2), ord="nuc")
+    spread = np.trace(covariance1) + np.trace(covariance2) - 2 * overlap
+    return float(max(((mean1 - mean2) ** 2).sum() + spread, 0.0))
+
+
+def _scores(name: str, values: ArrayLike) -> FloatArray:
+    array = np.asarray(values, dtype=np.float64).ravel()
+    if array.size == 0:
+        raise ValueError(f"{name} is empty: at least one value is needed")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} holds {np.count_nonzero(~np.isfinite(array))} NaN or infinite")
+    return array
+
+
+def _square_root(covariance: FloatArray) -> FloatArray:
+    """Symmetric square root; eigenvalues that rounding left below 0 count as 0."""
+    values, vectors = np.linalg.eigh(covariance)
+    return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
