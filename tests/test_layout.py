@@ -1,0 +1,254 @@
+"""The shape of the repository: who imports whom, what loads when, and that its lists agree."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, distribution
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parent.parent
+OUTER = {"plots", "pictures", "widgets", "teach", "cli", "__main__"}
+
+# Left to right: a module never needs one to its right, not even through others.
+CHAINS = [
+    "assets images spectrum extractor training",
+    "arch blocks synthesis zoo training",
+    "decoders training",
+    "residual spectrum extractor",
+    "spectrum metrics gallery bench",
+    "losses training",
+    "extractor training",
+    "plots widgets teach cli",
+    "pictures widgets teach cli",
+]
+
+# ---- imports -----------------------------------------------------------------------------------
+
+
+def direct_imports(source: str, names: set[str]) -> set[str]:
+    """Modules of fpkit that this source imports anywhere, inside functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            module = ("fpkit." if node.level else "") + (node.module or "")
+            module = module.rstrip(".")
+            if module == "fpkit":
+                found |= {
+                    f"fpkit.{alias.name}" if alias.name in names else "fpkit"
+                    for alias in node.names
+                }
+            else:
+                found.add(module)
+    return {
+        name.split(".")[1] if "." in name else "__init__"
+        for name in found
+        if name.split(".")[0] == "fpkit"
+    }
+
+
+def package_imports() -> dict[str, set[str]]:
+    files = {path.stem: path for path in (ROOT / "fpkit").glob("*.py")}
+    return {
+        name: direct_imports(path.read_text("utf-8"), set(files)) for name, path in files.items()
+    }
+
+
+def reachable(graph: dict[str, set[str]], start: str) -> set[str]:
+    seen, waiting = set(), list(graph[start])
+    while waiting:
+        name = waiting.pop()
+        if name not in seen:
+            seen.add(name)
+            waiting += graph.get(name, ())
+    return seen
+
+
+def is_outer(name: str) -> bool:
+    return name in OUTER or name.startswith("cli_")
+
+
+def test_direct_imports_sees_every_form():
+    source = """
+import fpkit.a, numpy
+from fpkit import b, Thing
+from fpkit.c import f
+def g():
+    from . import d
+    from .e import h
+"""
+    assert direct_imports(source, set("abcde")) == {"a", "b", "c", "d", "e", "__init__"}
+
+
+def test_the_package_is_flat():
+    assert not [path for path in (ROOT / "fpkit").rglob("*.py") if path.parent.name != "fpkit"]
+
+
+def test_imports_point_one_way():
+    graph = package_imports()
+    for chain in CHAINS:
+        present = [name for name in chain.split() if name in graph]
+        for earlier, later in combinations(present, 2):
+            assert later not in reachable(graph, earlier), f"{earlier} needs {later}"
+
+
+def test_no_module_needs_itself_or_the_package_front():
+    graph = package_imports()
+    for name in graph:
+        assert name not in reachable(graph, name), f"{name} is part of an import cycle"
+        if not is_outer(name):
+            assert "__init__" not in graph[name], f"{name}: import from the module itself"
+
+
+def test_core_never_imports_the_outer_layers():
+    graph = package_imports()
+    for name in graph:
+        if not is_outer(name):
+            outer = {other for other in reachable(graph, name) if is_outer(other)}
+            assert not outer, f"{name} needs {outer}"
+        if name != "__main__":
+            shell = {other for other in graph[name] if other.startswith("cli")}
+            assert not shell or name.startswith("cli"), f"{name} imports {shell}"
+
+
+def test_no_grab_bags():
+    assert not {"utils", "common", "helpers", "misc", "tools"} & set(package_imports())
+
+
+# ---- what `import fpkit` costs -----------------------------------------------------------------
+
+
+def python(code: str) -> str:
+    command = [sys.executable, "-W", "error", "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+
+
+def test_import_is_lazy():
+    loaded = json.loads(python("import fpkit, json, sys; print(json.dumps(sorted(sys.modules)))"))
+    top = {name.split(".")[0] for name in loaded}
+    assert "torch" in top
+    heavy = {"plotly", "ipywidgets", "anywidget", "umap", "numba", "IPython", "jupyterlab"}
+    assert not top & heavy
+
+
+def test_command_line_help_needs_no_plots():
+    code = (
+        "import sys, contextlib, io, fpkit.cli as cli\n"
+        "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):\n"
+        "    cli.main(['--help'])\n"
+        "print('plotly' in sys.modules)"
+    )
+    assert python(code).strip() == "False"
+
+
+def test_import_takes_under_two_and_a_half_seconds():
+    # processor time of this one process: a busy machine does not change it
+    code = "import time, fpkit; print(time.process_time())"
+    assert min(float(python(code)) for _ in range(3)) < 2.5
+
+
+# ---- lists that must agree ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+
+
+def requirements(project: dict) -> list[Requirement]:
+    extras = project["optional-dependencies"].values()
+    return [Requirement(text) for group in (project["dependencies"], *extras) for text in group]
+
+
+def pins() -> dict[str, list[Requirement]]:
+    found: dict[str, list[Requirement]] = {}
+    for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines():
+        if line and not line.startswith("#"):
+            pin = Requirement(line)
+            found.setdefault(canonicalize_name(pin.name), []).append(pin)
+    return found
+
+
+def test_constraints_are_exact_and_from_any_index():
+    for pin in (pin for several in pins().values() for pin in several):
+        assert re.fullmatch(r"==[0-9][0-9a-z.]*", str(pin.specifier)), pin
+        assert pin.url is None and not pin.extras
+
+
+def test_one_pin_applies_for_every_python():
+    for name, several in pins().items():
+        for minor in range(10, 15):
+            version = {"python_version": f"3.{minor}", "sys_platform": "linux"}
+            fitting = [p for p in several if p.marker is None or p.marker.evaluate(version)]
+            assert len(fitting) <= 1, f"{name} is pinned twice for Python 3.{minor}"
+
+
+def test_pins_lie_within_the_ranges(project):
+    known = pins()
+    for requirement in requirements(project):
+        for pin in known[canonicalize_name(requirement.name)]:
+            version = next(iter(pin.specifier)).version
+            assert requirement.specifier.contains(version), f"{pin} is not {requirement}"
+            lower = {spec.operator for spec in requirement.specifier}
+            assert lower == {">="}, f"{requirement}: a library gives wide ranges"
+
+
+def test_tested_torch_is_pinned():
+    assert str(pins()["torch"][0]) == "torch==2.13.0"
+
+
+def test_constraints_name_everything_that_gets_installed(project):
+    known, seen = pins(), set()
+    waiting = [(req, extra) for req in requirements(project) for extra in ("", *req.extras)]
+    while waiting:
+        requirement, extra = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        if (name, extra) in seen or name.startswith(("nvidia-", "cuda-", "triton")):
+            continue
+        seen.add((name, extra))
+        assert name in known, f"{name} is installed but not in constraints.txt"
+        try:
+            needs = map(Requirement, distribution(name).requires or ())
+        except PackageNotFoundError:
+            continue  # the environment has fewer extras
+        for need in needs:
+            if need.marker is None or need.marker.evaluate({"extra": extra}):
+                waiting += [(need, more) for more in ("", *need.extras)]
+    assert len(seen) > 50
+
+
+def test_conda_environment_is_in_step(project):
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text("utf-8"))
+    *conda, pip = environment["dependencies"]
+    assert environment["name"] == project["name"]
+    python_range = next(Requirement(text) for text in conda if text.startswith("python"))
+    lowest = {str(spec) for spec in python_range.specifier if spec.operator == ">="}
+    assert lowest == {project["requires-python"]}
+    assert pip["pip"][0] == "-c constraints.txt"
+    extras = ",".join(sorted(project["optional-dependencies"]))
+    assert pip["pip"][1:] == [f"-e .[{extras}]"]
+
+
+def test_contributing_gives_a_reason_for_every_dependency(project):
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    assert not [req.name for req in requirements(project) if req.name not in text]
+
+
+def test_version_is_told_once_more_only_in_the_citation(project):
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    assert citation["version"] == project["version"]
+    assert citation["license"] == project["license"]
