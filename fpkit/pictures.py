@@ -125,7 +125,8 @@ def picture(cell: Cell | ArrayLike, *, size: int | None = None) -> Image.Image:
         width = max(1, round(image.width * size / image.height))
         # nearest by a broken factor would draw a beat pattern: enlarge evenly, then average
         factor = -(-size // image.height)
-        image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+        enlarged = (image.width * factor, image.height * factor)
+        image = image.resize(enlarged, Image.Resampling.NEAREST)
         image = image.resize((width, size), Image.Resampling.BOX)
     return image
 
@@ -245,10 +246,11 @@ def line_chart(
         down = y1 - (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0]) * (y1 - y0)
         return list(zip(across.tolist(), down.tolist(), strict=True))
 
-    for tick, (x, _) in zip(x_ticks, place(x_ticks, np.full_like(x_ticks, y_ticks[0])), strict=True):
+    bottom, side = np.full_like(x_ticks, y_ticks[0]), np.full_like(y_ticks, x_ticks[0])
+    for tick, (x, _) in zip(x_ticks, place(x_ticks, bottom), strict=True):
         draw.line([(x, y0), (x, y1)], fill=_FAINT, width=scale)
         draw.text((x, y1 + 5 * scale), f"{tick:g}", fill=_INK, font=font, anchor="ma")
-    for tick, (_, y) in zip(y_ticks, place(np.full_like(y_ticks, x_ticks[0]), y_ticks), strict=True):
+    for tick, (_, y) in zip(y_ticks, place(side, y_ticks), strict=True):
         draw.line([(x0, y), (x1, y)], fill=_FAINT, width=scale)
         draw.text((x0 - 6 * scale, y), f"{tick:g}", fill=_INK, font=font, anchor="rm")
     for i, (name, (x, y)) in enumerate(data.items()):
@@ -342,5 +344,5 @@ def _text_size(text: str, font: ImageFont.FreeTypeFont, *, line: bool = False) -
 def _font(size: int) -> ImageFont.FreeTypeFont:
     font = ImageFont.load_default(size)
     if not isinstance(font, ImageFont.FreeTypeFont):
-        raise RuntimeError("this Pillow has no FreeType, so text has no size: install another build")
+        raise RuntimeError("Pillow was built without FreeType: install its wheel from PyPI")
     return font
