@@ -7,14 +7,27 @@ free to dear: nothing at all, a median, a linear high-pass, and a trained DnCNN.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
+from safetensors.torch import load_file
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+from fpkit.assets import denoiser_path
 
 ResidualName = Literal["none", "median", "highpass", "dncnn"]
 RESIDUALS: tuple[ResidualName, ...] = get_args(ResidualName)
+DnCNNVariant = Literal["dncnn6N", "dncnn17N"]
+
+# At the noise level below the 6-layer network denoises as well as the 17-layer one (37.9 and 37.8 dB
+# on a photograph at 34.2 dB) for a quarter of the work.
+DNCNN: DnCNNVariant = "dncnn6N"
+
+# What a generator leaves is about as faint as the rounding and sensor noise of a good picture;
+# a higher level would also smooth texture and edges into the residual.
+NOISE_LEVEL = 5 / 255
 
 
 def residual(images: Tensor, *, method: ResidualName = "median") -> Tensor:
@@ -29,19 +42,22 @@ def residual(images: Tensor, *, method: ResidualName = "median") -> Tensor:
         ``"median"``: minus the 3 x 3 median; edges stay out of the residual.
         ``"highpass"``: minus the binomial blur [1 2 1]/4 in both directions; linear, so its
         effect on a power spectrum is known: times ``(1 - cos^2(pi fx) cos^2(pi fy))^2``.
+        ``"dncnn"``: the noise that the trained 6-layer :class:`DnCNN` finds at a noise level of 5/255.
+        By far the dearest: 0.15 million multiplications per pixel and channel.
 
     Returns
     -------
     Tensor
         (n, c, h, w), same dtype and device, around 0. Borders are mirrored (without repeating
-        the edge pixel).
+        the edge pixel), with ``"dncnn"`` wrapped around.
 
     Raises
     ------
     TypeError
         If `images` is not a floating-point tensor.
     ValueError
-        If the shape is not (n, c, h, w), or `method` is none of :data:`RESIDUALS`.
+        If the shape is not (n, c, h, w), `method` is none of :data:`RESIDUALS`, or ``"dncnn"``
+        gets values outside [0, 1].
     """
     _check(images)
     if method == "none":
@@ -50,7 +66,100 @@ def residual(images: Tensor, *, method: ResidualName = "median") -> Tensor:
         return images - median_blur(images)
     if method == "highpass":
         return images - binomial_blur(images)
+    if method == "dncnn":
+        return _shared_dncnn(DNCNN, images.device)(images, noise_level=NOISE_LEVEL)
     raise ValueError(f"method must be one of {', '.join(RESIDUALS)}, got {method!r}")
+
+
+class DnCNN(nn.Module):
+    """Denoiser that predicts the noise of an image, not the image.
+
+    A stack of 3 x 3 convolutions with 64 channels and ReLU between them. It sees one colour
+    channel at a time, beside a constant plane that tells the noise level.
+
+    Parameters
+    ----------
+    depth
+        Number of convolutions, at least 2.
+
+    Notes
+    -----
+    The original has batch normalisations, folded into the convolutions here. Every layer wraps
+    images around at the border, as in training; on noisy photographs mirroring there costs up to
+    0.7 dB.
+
+    References
+    ----------
+    Zhang, Zuo, Chen, Meng, Zhang, "Beyond a Gaussian denoiser: residual learning of deep CNN for
+    image denoising", IEEE TIP 26, 2017. The variant with a noise level and its weights: SCICO
+    (Balke et al., JOSS 7, 2022), BSD-3-Clause, see ``data/denoiser/README.md``.
+    """
+
+    def __init__(self, depth: int = 17) -> None:
+        super().__init__()
+        if depth < 2:
+            raise ValueError(f"depth must be at least 2, got {depth}")
+        channels = [2] + [64] * (depth - 1) + [1]
+        self.layers = nn.ModuleList(
+            nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode="circular")
+            for inputs, outputs in zip(channels[:-1], channels[1:], strict=True)
+        )
+
+    def forward(self, images: Tensor, *, noise_level: float) -> Tensor:
+        """Noise in the images: subtract it to denoise them.
+
+        Parameters
+        ----------
+        images
+            (n, c, h, w) float in [0, 1]; channels are treated alike and apart.
+        noise_level
+            Standard deviation of the expected noise, 0 to 0.2 (as in training).
+
+        Returns
+        -------
+        Tensor
+            (n, c, h, w), dtype of `images`.
+
+        Raises
+        ------
+        ValueError
+            If the images or the noise level are out of range.
+        """
+        if not 0 <= noise_level <= 0.2:
+            raise ValueError(f"noise_level must be in [0, 0.2], got {noise_level}")
+        if images.numel() and (images.min() < 0 or images.max() > 1):
+            raise ValueError(
+                f"images must be in [0, 1], got {images.min().item():g} to "
+                f"{images.max().item():g}: divide by 255?"
+            )
+        planes = images.flatten(0, 1)[:, None].to(self.layers[0].weight.dtype)
+        x = torch.cat([planes, torch.full_like(planes, noise_level)], dim=1)
+        for layer in self.layers[:-1]:
+            x = F.relu(layer(x))
+        return self.layers[-1](x).reshape(images.shape).to(images.dtype)
+
+
+def load_dncnn(variant: DnCNNVariant = "dncnn17N") -> DnCNN:
+    """Trained denoiser from ``data/denoiser``, in evaluation mode, float32, on the CPU.
+
+    Parameters
+    ----------
+    variant
+        ``"dncnn17N"`` (17 layers) or ``"dncnn6N"`` (6 layers, a quarter of the cost).
+    """
+    if variant not in get_args(DnCNNVariant):
+        raise ValueError(
+            f"variant must be one of {', '.join(get_args(DnCNNVariant))}, got {variant!r}"
+        )
+    weights = load_file(denoiser_path() / f"{variant}.safetensors")
+    model = DnCNN(depth=len(weights) // 2)
+    model.load_state_dict({f"layers.{name}": tensor for name, tensor in weights.items()})
+    return model.eval().requires_grad_(False)
+
+
+@lru_cache(maxsize=4)
+def _shared_dncnn(variant: DnCNNVariant, device: torch.device) -> DnCNN:
+    return load_dncnn(variant).to(device)
 
 
 def median_blur(images: Tensor) -> Tensor:
