@@ -40,8 +40,10 @@ def roc(genuine: ArrayLike, impostor: ArrayLike) -> tuple[FloatArray, FloatArray
     """
     genuine, impostor = _scores("genuine", genuine), _scores("impostor", impostor)
     levels = np.unique(np.concatenate([genuine, impostor]))[::-1]
-    tar = 1 - np.searchsorted(np.sort(genuine), levels, side="left") / genuine.size
-    far = 1 - np.searchsorted(np.sort(impostor), levels, side="left") / impostor.size
+    tar, far = (
+        (scores.size - np.searchsorted(np.sort(scores), levels, side="left")) / scores.size
+        for scores in (genuine, impostor)
+    )
     return np.append(0.0, far), np.append(0.0, tar), np.append(np.inf, levels)
 
 

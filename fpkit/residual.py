@@ -21,8 +21,8 @@ ResidualName = Literal["none", "median", "highpass", "dncnn"]
 RESIDUALS: tuple[ResidualName, ...] = get_args(ResidualName)
 DnCNNVariant = Literal["dncnn6N", "dncnn17N"]
 
-# At the noise level below the 6-layer network denoises as well as the 17-layer one (37.9 and 37.8 dB
-# on a photograph at 34.2 dB) for a quarter of the work.
+# At the noise level below, the 6-layer network denoises as well as the 17-layer one (a photograph
+# from 34.2 dB to 37.9 and 37.8 dB) for a quarter of the work.
 DNCNN: DnCNNVariant = "dncnn6N"
 
 # What a generator leaves is about as faint as the rounding and sensor noise of a good picture;
@@ -42,8 +42,8 @@ def residual(images: Tensor, *, method: ResidualName = "median") -> Tensor:
         ``"median"``: minus the 3 x 3 median; edges stay out of the residual.
         ``"highpass"``: minus the binomial blur [1 2 1]/4 in both directions; linear, so its
         effect on a power spectrum is known: times ``(1 - cos^2(pi fx) cos^2(pi fy))^2``.
-        ``"dncnn"``: the noise that the trained 6-layer :class:`DnCNN` finds at a noise level of 5/255.
-        By far the dearest: 0.15 million multiplications per pixel and channel.
+        ``"dncnn"``: the noise that the trained 6-layer :class:`DnCNN` finds at a noise level of
+        5/255. By far the dearest: 0.15 million multiplications per pixel and channel.
 
     Returns
     -------
