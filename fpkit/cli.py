@@ -1,0 +1,282 @@
+"""The command line: the verbs of the library from a shell.
+
+Results go to stdout, notes and errors to stderr. Exit codes: 0 done (a negative verdict too),
+1 error, 2 wrong usage. A module is loaded only by the verb that needs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TypeAlias
+
+from fpkit import cli_attribute, cli_make
+from fpkit.bench import METHODS
+from fpkit.cli_io import note
+from fpkit.residual import RESIDUALS
+
+START = "00_start_here.ipynb"
+PICTURES = (".html", ".png", ".npz")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Parameters
+    ----------
+    argv
+        Its words without the program's name; None takes those of the process.
+
+    Returns
+    -------
+    int
+        Exit code 0 or 1. Wrong usage raises SystemExit(2), as argparse does.
+    """
+    parser = build_parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if arguments.verb == "lab":
+        arguments.rest = rest
+    elif rest:
+        parser.error(f"unknown arguments: {' '.join(rest)}")
+    arguments.check(arguments)
+    try:
+        return arguments.run(arguments)
+    except KeyboardInterrupt:
+        note("interrupted")
+        return 1
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ValueError, OSError, KeyError) as error:
+        if os.environ.get("FPKIT_DEBUG"):
+            raise
+        note(f"error: {_one_line(error)}")
+        return 1
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    return " ".join(str(text).split()) or type(error).__name__
+
+
+# ---- grammar -----------------------------------------------------------------------------------
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The grammar of all verbs."""
+    parser = argparse.ArgumentParser(
+        prog="fpkit",
+        description="Which network made this image? Fingerprints of image-generating networks.",
+        epilog="fpkit VERB --help shows an example of each. FPKIT_DEBUG=1 shows tracebacks.",
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for add in (_synth, _enrol, _identify, _verify, _fingerprint, _bench, _lab):
+        add(verbs)
+    return parser
+
+
+Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Run: TypeAlias = Callable[[argparse.Namespace], int]
+
+
+def _verb(verbs: Verbs, name: str, run: Run, text: str, *, example: str) -> argparse.ArgumentParser:
+    parser = verbs.add_parser(
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ("" if text.endswith("?") else "."),
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run, check=lambda arguments: None)
+    return parser
+
+
+def _json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON, for machines")
+
+
+def _batch(parser: argparse.ArgumentParser) -> None:
+    _json(parser)
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="exit with 1 if any file had to be skipped (the rest is done all the same)",
+    )
+
+
+def _device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
+
+
+def _extractor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--extractor",
+        metavar="FOLDER",
+        help="a trained extractor instead of the one that comes with fpkit",
+    )
+    _device(parser)
+
+
+def _synth(verbs: Verbs) -> None:
+    parser = _verb(
+        verbs,
+        "synth",
+        cli_make.synth,
+        "train a synthetic model and add it to a zoo",
+        example="fpkit synth K2-L1-Udeconv-Arelu-Nbatch-Spost --out my_zoo",
+    )
+    parser.add_argument("spec", nargs="*", metavar="SPEC_ID", help="architectures, see --list")
+    parser.add_argument("--list", action="store_true", help="print the ids of all 288 and stop")
+    parser.add_argument(
+        "--images",
+        default="procedural",
+        metavar="FOLDER",
+        help="training images, at least 128x128; or 'procedural' (default): computed ones",
+    )
+    parser.add_argument("--out", metavar="DIR", help="the zoo, made if it is not there")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--eta", type=float, default=0.005, help="residual to stop at (0.005)")
+    parser.add_argument("--max-steps", type=int, default=400, help="steps to stop at (400)")
+    _device(parser)
+    _batch(parser)
+
+    def check(arguments: argparse.Namespace) -> None:
+        if not arguments.list and not (arguments.spec and arguments.out):
+            parser.error("give a SPEC_ID and --out DIR, or --list")
+
+    parser.set_defaults(check=check)
+
+
+def _enrol(verbs: Verbs) -> None:
+    parser = _verb(
+        verbs,
+        "enrol",
+        cli_attribute.enrol,
+        "add models to a gallery, one folder of images each",
+        example="fpkit enrol my.gallery generators/",
+    )
+    parser.add_argument("gallery", metavar="GALLERY", help="gallery file, made if not there")
+    parser.add_argument(
+        "folder", nargs="?", metavar="FOLDER", help="holds one folder of images per model"
+    )
+    parser.add_argument(
+        "--remove", action="append", default=[], metavar="MODEL", help="forget it (repeatable)"
+    )
+    parser.add_argument("--list", action="store_true", help="show what is enrolled")
+    _extractor(parser)
+    _batch(parser)
+
+    def check(arguments: argparse.Namespace) -> None:
+        if not (arguments.folder or arguments.remove or arguments.list):
+            parser.error("give a FOLDER, --remove MODEL or --list")
+
+    parser.set_defaults(check=check)
+
+
+def _identify(verbs: Verbs) -> None:
+    parser = _verb(
+        verbs,
+        "identify",
+        cli_attribute.identify,
+        "name the enrolled model nearest to each image",
+        example="fpkit identify my.gallery unknown/*.png --json",
+    )
+    parser.add_argument("gallery", metavar="GALLERY", help="gallery file, see fpkit enrol")
+    parser.add_argument("image", nargs="+", metavar="IMAGE", help="image files, or folders of them")
+    _extractor(parser)
+    _batch(parser)
+
+
+def _verify(verbs: Verbs) -> None:
+    parser = _verb(
+        verbs,
+        "verify",
+        cli_attribute.verify,
+        "did one model make both images?",
+        example="fpkit verify a.png b.png",
+    )
+    parser.add_argument("a", metavar="A", help="image file")
+    parser.add_argument("b", metavar="B", help="image file")
+    parser.add_argument(
+        "--threshold", type=float, help="score from which on it is one model (the extractor's own)"
+    )
+    _extractor(parser)
+    _json(parser)
+
+
+def _fingerprint(verbs: Verbs) -> None:
+    parser = _verb(
+        verbs,
+        "fingerprint",
+        cli_attribute.fingerprint,
+        "average spectrum of an image or a folder",
+        example="fpkit fingerprint generators/dcgan --out dcgan.html",
+    )
+    parser.add_argument("input", metavar="IMAGE_OR_FOLDER")
+    parser.add_argument(
+        "--out",
+        required=True,
+        metavar="FILE",
+        help=".html (interactive), .png (picture) or .npz (numbers)",
+    )
+    parser.add_argument("--residual", choices=RESIDUALS, default="median", help="default: median")
+    parser.add_argument("--crop", type=int, default=128, help="side of the crops (128 pixels)")
+    _batch(parser)
+
+    def check(arguments: argparse.Namespace) -> None:
+        if Path(arguments.out).suffix.lower() not in PICTURES:
+            parser.error(f"--out must end in {', '.join(PICTURES)}, got {arguments.out}")
+        if arguments.crop < 8:
+            parser.error(f"--crop must be at least 8, got {arguments.crop}")
+
+    parser.set_defaults(check=check)
+
+
+def _bench(verbs: Verbs) -> None:
+    parser = _verb(
+        verbs,
+        "bench",
+        cli_attribute.bench,
+        "measure attribution on a folder-per-model tree",
+        example="fpkit bench generators/ --method extractor --method spectrum",
+    )
+    parser.add_argument(
+        "folder",
+        metavar="FOLDER",
+        help="holds one folder of images per model and, if you like, a manifest.csv",
+    )
+    parser.add_argument(
+        "--method", action="append", choices=METHODS, help="repeatable; default: extractor"
+    )
+    parser.add_argument("--draws", type=int, default=20, help="galleries drawn (20)")
+    parser.add_argument("--seed", type=int, default=0)
+    _extractor(parser)
+    _batch(parser)
+
+
+def _lab(verbs: Verbs) -> None:
+    text = "open the notebooks in JupyterLab; further arguments go to it"
+    _verb(verbs, "lab", lab, text, example="fpkit lab --no-browser")
+
+
+# ---- notebooks ---------------------------------------------------------------------------------
+
+
+def lab(arguments: argparse.Namespace) -> int:
+    """Open JupyterLab on the first notebook."""
+    if find_spec("jupyterlab") is None:
+        raise ValueError("JupyterLab is not installed: pip install 'fpkit[lab]'")
+    notebook = Path(__file__).resolve().parent.parent / "notebooks" / START
+    if not notebook.is_file():
+        raise FileNotFoundError(f"no {notebook}: the notebooks come with the repository of fpkit")
+    # Jupyter refuses to serve root (containers, CI) unless it is told to
+    root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    command = [sys.executable, "-m", "jupyterlab", *root, *arguments.rest, str(notebook)]
+    return subprocess.call(command, cwd=notebook.parent.parent)

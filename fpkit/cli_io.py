@@ -1,0 +1,101 @@
+"""What the verbs of the command line share: files in, lines out.
+
+Results go to stdout, everything else to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from fpkit.images import list_images
+
+
+class Skipped:
+    """Counts and reports files that a batch verb leaves out.
+
+    Call it with each error; :meth:`finish` gives the exit code.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, error: Exception) -> None:
+        self.count += 1
+        note(f"skipped: {error}")
+
+    def finish(self, total: int, *, strict: bool) -> int:
+        """Say how many of `total` files were left out; 1 if that is an error, else 0."""
+        if not self.count:
+            return 0
+        hint = "" if strict else "; --strict makes that an error"
+        note(f"{self.count} of {plural(total, 'file')} skipped{hint}")
+        return int(strict)
+
+
+def note(text: str) -> None:
+    """One line on stderr."""
+    print(f"fpkit: {text}", file=sys.stderr)
+
+
+def print_json(value: Any) -> None:
+    """Strict JSON on stdout: no NaN, no infinity."""
+    print(json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Aligned columns on stdout; numbers to the right, floats with four decimals."""
+    rows = [list(row) for row in rows]
+    cells = [[f"{v:.4f}" if isinstance(v, float) else str(v) for v in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    right = [
+        bool(rows) and all(isinstance(row[i], (int, float)) for row in rows)
+        for i in range(len(columns))
+    ]
+    for line in [list(columns), *cells]:
+        padded = [
+            text.rjust(width) if numeric else text.ljust(width)
+            for text, width, numeric in zip(line, widths, right, strict=True)
+        ]
+        print("  ".join(padded).rstrip())
+
+
+def expand(inputs: Sequence[str]) -> list[Path]:
+    """Files as they are; a folder as its images, or else as those of the folders in it.
+
+    Raises
+    ------
+    ValueError
+        If a folder holds neither.
+    """
+    paths: list[Path] = []
+    for path in map(Path, inputs):
+        if not path.is_dir():
+            paths.append(path)
+            continue
+        inner = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+        found = list_images(path) or [image for folder in inner for image in list_images(folder)]
+        if not found:
+            raise ValueError(f"{path}: no images in this folder, nor in the folders in it")
+        paths += found
+    return paths
+
+
+def checked_device(name: str) -> str:
+    """The name of a torch device that is there; ValueError otherwise."""
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"no device {name!r} here ({reason}): use --device cpu") from None
+    return name
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 image``, ``2 images``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -1,0 +1,90 @@
+"""Verbs of the command line that train: synthetic models and extractors."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fpkit.cli_io import Skipped, checked_device, expand, note, print_json, print_table
+from fpkit.images import ImageReadError, grid_crops, read_images
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fpkit.zoo import Zoo
+
+PROCEDURAL_COUNT = 64  # images to train a synthetic model on: a few seconds on a CPU
+
+
+def synth(arguments: argparse.Namespace) -> int:
+    """Train synthetic models and add them to a zoo, or list the architectures."""
+    from fpkit.arch import ArchSpec, paper_specs
+    from fpkit.synthesis import synthesize
+
+    if arguments.list:
+        ids = [spec.id for spec in paper_specs()]
+        print_json(ids) if arguments.json else print("\n".join(ids))
+        return 0
+    specs = [ArchSpec.parse(text) for text in arguments.spec]
+    skipped = Skipped()
+    images, source, total = _training_images(arguments.images, arguments.seed, skipped)
+    zoo = _open_zoo(Path(arguments.out), source)
+    made = []
+    for spec in specs:
+        synthesis = synthesize(
+            spec,
+            images,
+            seed=arguments.seed,
+            eta=arguments.eta,
+            max_steps=arguments.max_steps,
+            device=checked_device(arguments.device),
+            progress=sys.stderr.isatty(),
+        )
+        zoo.add(synthesis)
+        made.append(zoo.entry(synthesis.model_id))
+        if not synthesis.reached:
+            note(
+                f"{synthesis.model_id}: residual {synthesis.residual:.4f} after {synthesis.steps} "
+                f"steps, eta {arguments.eta:g} was not reached"
+            )
+    if arguments.json:
+        print_json(made)
+    else:
+        keys = ("model_id", "residual", "steps", "seconds")
+        print_table(["model", *keys[1:]], [[entry[key] for key in keys] for entry in made])
+        print(f"{len(zoo)} models in {zoo.path}")
+    return skipped.finish(total, strict=arguments.strict)
+
+
+def _open_zoo(path: Path, source: str) -> Zoo:
+    from fpkit.zoo import Zoo
+
+    if not (path / "manifest.json").exists():
+        return Zoo.create(path, source=source)
+    zoo = Zoo.load(path)
+    if zoo.source != source:
+        raise ValueError(f"{path} was trained on {zoo.source}, not on {source}: use another --out")
+    return zoo
+
+
+def _training_images(images: str, seed: int, skipped: Skipped) -> tuple[Tensor, str, int]:
+    """Crops (n, 3, 128, 128), a name for them, and the number of files."""
+    import torch
+
+    from fpkit.procedural import procedural_images
+
+    if images == "procedural":
+        crops = procedural_images(PROCEDURAL_COUNT, size=128, seed=seed)
+        return crops, f"procedural images, seed {seed}", PROCEDURAL_COUNT
+    paths = expand([images])
+    parts = []
+    for path, image in read_images(paths, on_error=skipped):
+        try:
+            parts.append(grid_crops(image, size=128))
+        except ValueError as error:
+            skipped(ImageReadError(f"{path}: {error}"))
+    if not parts:
+        raise ValueError(f"{images}: none of its {len(paths)} images can be used")
+    return torch.cat(parts), f"{len(parts)} images of {Path(images).resolve().name}", len(paths)
