@@ -97,7 +97,8 @@ def bench(
     - ``mean`` is the mean over draws of the mean recall over models. ``ci95`` bootstraps the
       models (each one's recall, averaged over draws, is one value): it says how the figure
       depends on which generators were met.
-    - ``auc_within_content`` compares only pairs of equal ``content`` (the same subject).
+    - ``auc_within_content`` compares only pairs of equal ``content`` (the same subject), of
+      contents that several models show.
     """
     if not methods:
         raise ValueError(f"methods is empty: name at least one of {', '.join(METHODS)}")
@@ -371,6 +372,7 @@ def _verify(plan: _Plan, points: FloatArray, prior: float) -> dict[str, float | 
         genuine = model[first] == model[second]
         impostor = plan.decoder[model][first] != plan.decoder[model][second]
         subject = (content[first] == content[second]) & (content[first] >= 0)
+        subject &= np.isin(content[first], content[first][subject & impostor])
         if genuine.any() and impostor.any():
             found["auc"].append(auc(score[genuine], score[impostor]))
             found["eer"].append(eer(score[genuine], score[impostor]))
