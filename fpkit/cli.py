@@ -13,12 +13,15 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, get_args
 
 from fpkit import cli_attribute, cli_make
 from fpkit.bench import METHODS
 from fpkit.cli_io import note
 from fpkit.residual import RESIDUALS
+from fpkit.stream import StreamConfig
+from fpkit.synthesis import Precision
+from fpkit.training import Loss, TrainConfig
 
 START = "00_start_here.ipynb"
 PICTURES = (".html", ".png", ".npz")
@@ -77,7 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="fpkit VERB --help shows an example of each. FPKIT_DEBUG=1 shows tracebacks.",
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for add in (_synth, _enrol, _identify, _verify, _fingerprint, _bench, _lab):
+    for add in (_synth, _train, _enrol, _identify, _verify, _fingerprint, _bench, _lab):
         add(verbs)
     return parser
 
@@ -152,6 +155,32 @@ def _synth(verbs: Verbs) -> None:
             parser.error("give a SPEC_ID and --out DIR, or --list")
 
     parser.set_defaults(check=check)
+
+
+def _train(verbs: Verbs) -> None:
+    defaults, stream = TrainConfig(), StreamConfig()
+    parser = _verb(
+        verbs,
+        "train",
+        cli_make.train,
+        "train an extractor on synthetic models, never on images of real ones",
+        example="fpkit train --out my_extractor --steps 1000",
+    )
+    add = parser.add_argument
+    add("--out", required=True, metavar="DIR", help="for weights, model card and checkpoint")
+    add("--zoo", metavar="DIR", help="synthetic models, see fpkit synth (those of fpkit)")
+    add("--photos", metavar="FILE.npy", help="photograph tiles made by data/photos/make_photos.py")
+    add("--procedural", type=int, default=384, metavar="N", help="computed images (384)")
+    add("--steps", type=int, default=defaults.steps, help=f"({defaults.steps})")
+    add("--resume", action="store_true", help="go on from the checkpoint in DIR")
+    add("--loss", choices=get_args(Loss), default=defaults.loss, help=f"({defaults.loss})")
+    add("--models", type=int, default=stream.models, help=f"per batch ({stream.models})")
+    add("--images", type=int, default=stream.images, help=f"per model ({stream.images})")
+    add("--precision", choices=get_args(Precision), default=defaults.precision)
+    add("--workers", type=int, default=0, metavar="N", help="processes that make batches (0)")
+    add("--seed", type=int, default=0)
+    _device(parser)
+    _json(parser)
 
 
 def _enrol(verbs: Verbs) -> None:

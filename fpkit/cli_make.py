@@ -88,3 +88,36 @@ def _training_images(images: str, seed: int, skipped: Skipped) -> tuple[Tensor, 
     if not parts:
         raise ValueError(f"{images}: none of its {len(paths)} images can be used")
     return torch.cat(parts), f"{len(parts)} images of {Path(images).resolve().name}", len(paths)
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """Train an extractor on a zoo and on random decoders."""
+    from fpkit.stream import Sources, StreamConfig
+    from fpkit.training import TrainConfig
+    from fpkit.training import train as run
+    from fpkit.zoo import Zoo
+
+    stream = StreamConfig(models=arguments.models, images=arguments.images, seed=arguments.seed)
+    extractor = run(
+        TrainConfig(
+            steps=arguments.steps,
+            loss=arguments.loss,
+            precision=arguments.precision,
+            workers=arguments.workers,
+            stream=stream,
+        ),
+        zoo=Zoo.load(arguments.zoo),
+        sources=Sources(arguments.photos, procedural=arguments.procedural),
+        out=arguments.out,
+        resume=arguments.resume,
+        device=checked_device(arguments.device),
+        progress=sys.stderr.isatty(),
+    )
+    figures = extractor.card["verification"]
+    if arguments.json:
+        card = {key: extractor.card[key] for key in ("steps", "seconds", "verification")}
+        print_json({"out": arguments.out, "hash": extractor.hash} | card)
+    else:
+        print(f"{arguments.out}: extractor {extractor.hash[:12]} after {arguments.steps} steps")
+        print_table(["on models it never saw", ""], figures.items())
+    return 0

@@ -287,7 +287,7 @@ def jpeg(image: Tensor, quality: int, subsampling: int = 2) -> Tensor:
     image
         (3, h, w) float in [0, 1].
     quality
-        1 to 95, libjpeg's scale.
+        1 to 100, libjpeg's scale.
     subsampling
         Of the colour channels: 0 is 4:4:4, 1 is 4:2:2, 2 is 4:2:0.
 
@@ -296,8 +296,8 @@ def jpeg(image: Tensor, quality: int, subsampling: int = 2) -> Tensor:
     Tensor
         (3, h, w) float32 in [0, 1].
     """
-    if not 1 <= quality <= 95:
-        raise ValueError(f"quality must be 1 to 95, got {quality}")
+    if not 1 <= quality <= 100:
+        raise ValueError(f"quality must be 1 to 100, got {quality}")
     if subsampling not in (0, 1, 2):
         raise ValueError(f"subsampling must be 0, 1 or 2, got {subsampling}")
     buffer = io.BytesIO()

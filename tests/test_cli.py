@@ -128,6 +128,8 @@ def test_help_has_an_example(fpkit, verb):
         ["enrol", "x.gallery"],
         ["synth", "K1-L1-Unearest-Anone-Nnone-Spre"],
         ["synth", "--out", "zoo"],
+        ["train"],
+        ["train", "--out", "x", "--loss", "none"],
         ["fingerprint", "a.png", "--out", "a.jpg"],
         ["fingerprint", "a.png", "--out", "a.png", "--crop", "4"],
         ["fingerprint", "a.png", "--out", "a.png", "--residual", "wavelet"],
@@ -395,6 +397,26 @@ def test_synth_errors(fpkit, tree, bad, tmp_path):
           code=1)  # fmt: skip
     assert "1 of 3 files skipped" in fpkit.err
     assert len(Zoo.load(tmp_path / "b")) == 1
+
+
+# ---- train -------------------------------------------------------------------------------------
+
+
+def test_train_makes_an_extractor_that_verifies(fpkit, tree, tmp_path):
+    for spec in (SPEC, SPEC.replace("nearest", "deconv")):
+        fpkit("synth", spec, "--out", tmp_path / "zoo", "--images", tree, "--max-steps", 2)
+    out = tmp_path / "extractor"
+    words = ("train", "--out", out, "--zoo", tmp_path / "zoo", "--procedural", 9, "--models", 2,
+             "--images", 2, "--steps", 2)  # fmt: skip
+    made = json.loads(fpkit(*words, "--json"))
+    network = load_extractor(out)
+    assert made["out"] == str(out) and made["steps"] == 2 and made["hash"] == network.hash
+    assert made["verification"] == network.card["verification"]
+    image = tree / "down" / "0.png"
+    answer = json.loads(fpkit("verify", image, image, "--extractor", out, "--json"))
+    assert answer["threshold"] == made["verification"]["threshold"]
+    assert "resume" in fpkit.error(*words)
+    assert f"extractor {network.hash[:12]} after 2 steps" in fpkit(*words, "--resume")
 
 
 # ---- bench and lab -----------------------------------------------------------------------------
