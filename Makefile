@@ -9,14 +9,12 @@ PYTHON ?= python3
 ARGS ?=
 PIP_ARGS ?=
 BIN := .venv/bin
-# Jupyter refuses to serve root (containers, CI) unless it is told to.
-ROOT_ARGS := $(if $(filter 0,$(shell id -u)),--allow-root,)
 
 .PHONY: lab test notebooks clean
 .DELETE_ON_ERROR:
 
 lab: .venv/.lab
-	$(BIN)/jupyter lab $(ROOT_ARGS) $(ARGS) notebooks/00_start_here.ipynb
+	$(BIN)/fpkit lab $(ARGS)
 
 test: .venv/.test
 	$(BIN)/python -m pytest $(ARGS)

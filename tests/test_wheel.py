@@ -50,12 +50,15 @@ def python(installed: Path, code: str, *arguments: str | Path) -> str:
 def test_wheel_holds_the_package_and_all_of_the_data(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     files = [*(ROOT / "fpkit").glob("*.py"), *(ROOT / "data").rglob("*")]
+    local = {".npy", ".pyc"}
     ours = {path.relative_to(ROOT).as_posix() for path in files
-            if path.is_file() and "__pycache__" not in path.parts}  # fmt: skip
+            if path.is_file() and path.suffix not in local
+            and path.name != "checkpoint.safetensors"}  # fmt: skip
     assert any(name.endswith(".safetensors") for name in ours)
     missing = {"fpkit/_data/" + name[5:] if name.startswith("data/") else name
                for name in ours} - names  # fmt: skip
     assert not missing
+    assert not [name for name in names if name.endswith((".npy", ".pyc", ".ipynb"))]
     assert {name.split("/")[0] for name in names} == {"fpkit", "fpkit-0.1.0.dist-info"}
     assert "fpkit-0.1.0.dist-info/licenses/LICENSE" in names
 
