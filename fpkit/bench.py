@@ -10,27 +10,20 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from fpkit.baselines import BASELINES, EmbeddingModel, ExtractorMethod, Method
-from fpkit.gallery import PRIOR, centred_scores, gallery_centre, template
+from fpkit.gallery import PRIOR
 from fpkit.images import ImageReadError, list_models, read_image
 from fpkit.manifest import PHOTO, ImageFacts, read_facts
-from fpkit.metrics import auc, bootstrap_interval, eer, tar_at_far
+from fpkit.protocol import SHOTS, FloatArray, Plan, Result, figures, with_two_images
 
 METHODS = ("extractor", *BASELINES)
-SHOTS = (1, 5, 10)
-MAX_VERIFIED = 2000  # probes whose pairs are all scored in one draw: 2 million pairs
-Result = dict[str, Any]
-FloatArray = NDArray[np.float64]
 
 
 def bench(
@@ -105,6 +98,9 @@ def bench(
     if draws < 1:
         raise ValueError(f"draws must be at least 1, got {draws}")
     chosen = [_method(method, extractor) for method in methods]
+    names = [method.name for method in chosen]
+    if len(set(names)) < len(names):
+        raise ValueError(f"methods must have different names, got {', '.join(names)}")
     folder = Path(folder)
     facts = read_facts(folder)
     notes = [f"{model}: no images" for model, paths in list_models(folder).items() if not paths]
@@ -114,31 +110,32 @@ def bench(
     facts = [fact for fact in facts if fact.family != PHOTO]
     facts, features, seconds, skipped = _extract(facts, chosen, on_error, progress)
 
-    keep, few = _with_two_images(facts)
+    keep, few = with_two_images(facts)
     notes += [f"{model}: left out, only {count} readable image" for model, count in few.items()]
     facts = [fact for fact, kept in zip(facts, keep, strict=True) if kept]
     models = len({fact.model for fact in facts})
     if models < 2:
+        reasons = notes + [entry["reason"] for entry in skipped[:3]]
         raise ValueError(
             f"{folder}: a benchmark needs at least 2 models with 2 readable images each, found "
             f"{models}. Expected is one folder of images per model"
-            + (f" ({'; '.join(notes)})" if notes else "")
+            + (f" ({'; '.join(reasons)})" if reasons else "")
         )
-    plans = {"": _Plan.draw(facts, draws, seed)}
+    plans = {"": Plan.draw(facts, draws, seed)}
     formats = sorted({fact.format for fact in facts})
     for name in formats:
         try:
-            plans[name] = _Plan.draw(facts, draws, seed, format=name)
+            plans[name] = Plan.draw(facts, draws, seed, format=name)
         except ValueError:
             notes.append(f"format {name}: fewer than 2 models with 2 images, no figures of its own")
     if len(formats) > 1:
         notes.append(f"the overall figures mix formats ({', '.join(formats)}): see by_format")
 
-    figures: dict[str, Result] = {}
+    summary: dict[str, Result] = {}
     for method, vectors, times in zip(chosen, features, seconds, strict=True):
         points, spent = _compact(vectors[keep]), times[keep]
-        each = {name: _figures(plan, points, spent, method.prior) for name, plan in plans.items()}
-        figures[method.name] = {**each.pop(""), "by_format": each}
+        each = {name: figures(plan, points, spent, method.prior) for name, plan in plans.items()}
+        summary[method.name] = {**each.pop(""), "by_format": each}
     sizes = plans[""].enrolled_counts
     return {
         "models": models,
@@ -148,7 +145,7 @@ def bench(
         "enrolled": {str(k): [int(sizes(k).min()), int(sizes(k).max())] for k in SHOTS},
         "skipped": skipped,
         "notes": notes,
-        "methods": figures,
+        "methods": summary,
     }
 
 
@@ -161,13 +158,13 @@ def format_table(result: Result) -> str:
     header = ("images", "method", "1-shot", "5-shot", "10-shot", "AUC", "EER", "TAR@1%", "ms/image")
     lines = [header]
     methods = result["methods"]
-    formats = sorted({name for figures in methods.values() for name in figures["by_format"]})
+    formats = sorted({name for overall in methods.values() for name in overall["by_format"]})
     for images in ("all", *(formats if len(formats) > 1 else ())):
         for name, overall in methods.items():
-            figures = overall if images == "all" else overall["by_format"][images]
-            shots = [_recall(figures["identification"][str(k)]) for k in SHOTS]
-            verified = [_two_digits(figures[key]) for key in ("auc", "eer", "tar_at_far_0.01")]
-            speed = f"{1000 * figures['seconds_per_image']:.1f}"
+            part = overall if images == "all" else overall["by_format"][images]
+            shots = [_recall(part["identification"][str(k)]) for k in SHOTS]
+            verified = [_two_digits(part[key]) for key in ("auc", "eer", "tar_at_far_0.01")]
+            speed = f"{1000 * part['seconds_per_image']:.1f}"
             lines.append((images, name, *shots, *verified, speed))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     table = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
@@ -233,13 +230,6 @@ def _extract(
     return good, stacked, np.array(seconds).reshape(len(good), len(methods)).T, skipped
 
 
-def _with_two_images(facts: list[ImageFacts]) -> tuple[NDArray[np.bool_], dict[str, int]]:
-    """Which images belong to a model with at least two, and the models that have fewer."""
-    counts = Counter(fact.model for fact in facts)
-    few = {model: count for model, count in counts.items() if count < 2}
-    return np.array([fact.model not in few for fact in facts], dtype=bool), few
-
-
 def _compact(vectors: NDArray[np.float32]) -> FloatArray:
     """Same lengths and angles in at most n dimensions: (n, d) -> (n, min(n, d)) float64.
 
@@ -254,130 +244,3 @@ def _compact(vectors: NDArray[np.float32]) -> FloatArray:
         gram += block @ block.T
     values, axes = np.linalg.eigh(gram)
     return axes * np.sqrt(np.maximum(values, 0.0))
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Plan:
-    """Who is enrolled in which draw; `rows` are its n images among all."""
-
-    rows: NDArray[np.intp]
-    models: list[str]
-    model: NDArray[np.intp]  # (n,) index into models
-    decoder: NDArray[np.intp]  # (m,) equal for kin
-    content: NDArray[np.intp]  # (n,) equal for the same subject, -1 if unknown
-    rank: NDArray[np.intp]  # (draws, n) place of an image in its model's random order
-    seed: int
-
-    @classmethod
-    def draw(
-        cls, facts: list[ImageFacts], draws: int, seed: int, *, format: str | None = None
-    ) -> _Plan:
-        rows = np.array([i for i, f in enumerate(facts) if format in (None, f.format)])
-        keep, _ = _with_two_images([facts[i] for i in rows])
-        rows = rows[keep]
-        used = [facts[i] for i in rows]
-        models, model = np.unique([fact.model for fact in used], return_inverse=True)
-        if len(models) < 2:
-            raise ValueError("fewer than 2 models with 2 images")
-        decoder_of = {fact.model: fact.decoder for fact in reversed(used)}
-        _, decoder = np.unique([decoder_of[name] for name in models], return_inverse=True)
-        contents = sorted({fact.content for fact in used} - {""})
-        generator = np.random.default_rng(seed)
-        first = np.searchsorted(np.sort(model), model)  # images of earlier models
-        rank = np.empty((draws, len(used)), dtype=np.intp)
-        for row in rank:
-            order = np.lexsort((generator.random(len(used)), model))
-            row[order] = np.arange(len(used))
-        return cls(
-            rows=rows,
-            models=models.tolist(),
-            model=model,
-            decoder=decoder,
-            content=np.array([contents.index(f.content) if f.content else -1 for f in used]),
-            rank=rank - first,
-            seed=seed,
-        )
-
-    def enrolled_counts(self, shots: int) -> NDArray[np.intp]:
-        """(m,) images enrolled per model: `shots`, at most half of what there is."""
-        return np.minimum(shots, np.bincount(self.model) // 2)
-
-    def galleries(
-        self, points: FloatArray, shots: int
-    ) -> list[tuple[NDArray[np.float32], NDArray[np.intp]]]:
-        """Per draw the (m, d) templates and the probes, as indices of `points`."""
-        galleries = []
-        for rank in self.rank:
-            enrolled = rank < self.enrolled_counts(shots)[self.model]
-            groups = [enrolled & (self.model == j) for j in range(len(self.models))]
-            templates = np.stack([template(points[group]) for group in groups])
-            galleries.append((templates, np.flatnonzero(~enrolled)))
-        return galleries
-
-
-def _figures(plan: _Plan, points: FloatArray, seconds: FloatArray, prior: float) -> Result:
-    """All figures of one method for the images of one plan."""
-    points = points[plan.rows]
-    identification, per_model = {}, {name: {} for name in plan.models}
-    for shots in SHOTS:
-        entry, recall = _identify(plan, points, shots, prior)
-        identification[str(shots)] = entry
-        for name, value in zip(plan.models, recall, strict=True):
-            per_model[name][str(shots)] = float(value)
-    return {
-        "identification": identification,
-        **_verify(plan, points, prior),
-        "per_model": per_model,
-        "seconds_per_image": float(np.median(seconds[plan.rows])),
-    }
-
-
-def _identify(
-    plan: _Plan, points: FloatArray, shots: int, prior: float
-) -> tuple[Result, FloatArray]:
-    """Figures at `shots` enrolled images, and the (m,) recall of each model."""
-    kinds = ("mean", "kin_as_rivals", "decoder_level")
-    recalls: dict[str, list[FloatArray]] = {kind: [] for kind in kinds}
-    kin = plan.decoder[:, None] == plan.decoder[None, :]
-    rivals = ~kin | np.eye(len(plan.models), dtype=bool)
-    for templates, probes in plan.galleries(points, shots):
-        truth = plan.model[probes]
-        scores = centred_scores(points[probes], templates, prior=prior)
-        best = scores.argmax(axis=1)
-        without_kin = np.where(rivals[truth], scores, -np.inf).argmax(axis=1)
-        probes_of = np.bincount(truth, minlength=len(plan.models))
-        hits = (without_kin == truth, best == truth, kin[best, truth])
-        for kind, hit in zip(kinds, hits, strict=True):
-            recalls[kind].append(np.bincount(truth, hit, len(plan.models)) / probes_of)
-    per_model = np.mean(recalls["mean"], axis=0)
-    entry: Result = {kind: float(np.mean(values)) for kind, values in recalls.items()}
-    entry["ci95"] = list(bootstrap_interval(per_model, seed=plan.seed))
-    return entry, per_model
-
-
-def _verify(plan: _Plan, points: FloatArray, prior: float) -> dict[str, float | None]:
-    """Verification of all pairs of probes, averaged over the draws in which there are pairs."""
-    found: dict[str, list[float]] = {
-        name: [] for name in ("auc", "eer", "tar_at_far_0.01", "auc_within_content")
-    }
-    generator = np.random.default_rng(plan.seed)
-    for templates, probes in plan.galleries(points, max(SHOTS)):
-        if len(probes) > MAX_VERIFIED:
-            probes = generator.choice(probes, MAX_VERIFIED, replace=False)
-        seen = points[probes] - gallery_centre(templates, prior=prior)
-        seen /= np.maximum(np.linalg.norm(seen, axis=1, keepdims=True), 1e-12)
-        first, second = np.triu_indices(len(probes), k=1)
-        score = (seen @ seen.T)[first, second]
-        model, content = plan.model[probes], plan.content[probes]
-        genuine = model[first] == model[second]
-        impostor = plan.decoder[model][first] != plan.decoder[model][second]
-        subject = (content[first] == content[second]) & (content[first] >= 0)
-        subject &= np.isin(content[first], content[first][subject & impostor])
-        if genuine.any() and impostor.any():
-            found["auc"].append(auc(score[genuine], score[impostor]))
-            found["eer"].append(eer(score[genuine], score[impostor]))
-            found["tar_at_far_0.01"].append(tar_at_far(score[genuine], score[impostor]))
-        if (genuine & subject).any() and (impostor & subject).any():
-            pairs = score[genuine & subject], score[impostor & subject]
-            found["auc_within_content"].append(auc(*pairs))
-    return {name: float(np.mean(values)) if values else None for name, values in found.items()}

@@ -9,11 +9,12 @@ import torch
 from PIL import Image
 
 from fpkit.baselines import BASELINES, ColourMethod, ExtractorMethod, SpectrumMethod
-from fpkit.bench import _Plan, bench, format_table
+from fpkit.bench import bench, format_table
 from fpkit.gallery import Gallery
 from fpkit.images import ImageReadError, write_png
 from fpkit.manifest import read_facts
 from fpkit.metrics import auc
+from fpkit.protocol import Plan
 
 
 class PixelMethod:
@@ -91,7 +92,7 @@ def test_against_galleries_filled_by_hand(tmp_path):
     found = run(tree, method, draws=3, seed=7)["methods"]["pixel"]
     facts = read_facts(tree)
     vectors = np.stack([method.features(_read(fact.path)) for fact in facts])
-    plan = _Plan.draw(facts, 3, 7)
+    plan = Plan.draw(facts, 3, 7)
     for k in (1, 5, 10):
         recalls = []
         for rank in plan.rank:
@@ -115,7 +116,7 @@ def test_verification_against_a_loop_over_pairs(tmp_path):
     method = PixelMethod(spread=0.5)
     facts = read_facts(tree)
     vectors = np.stack([method.features(_read(fact.path)) for fact in facts]).astype(float)
-    rank = _Plan.draw(facts, 1, 0).rank[0]
+    rank = Plan.draw(facts, 1, 0).rank[0]
     model = np.array([fact.model for fact in facts])
     means = [vectors[(model == m) & (rank < 3)].mean(axis=0) for m in "abc"]
     centre = np.mean([mean / np.linalg.norm(mean) for mean in means], axis=0)
@@ -222,7 +223,7 @@ def test_bad_files_are_reported_and_left_out(tmp_path):
 
 def test_an_image_too_small_for_the_method_is_named(tmp_path):
     tree = make_tree(tmp_path, {"a": (0, 2), "b": (1, 2)})
-    with pytest.raises(ValueError, match="found 0"):
+    with pytest.raises(ValueError, match="found 0.*8x8"):
         run(tree, "residual")
     errors: list[ImageReadError] = []
     for name in ("a", "b"):
@@ -272,6 +273,8 @@ def test_options_are_checked(tmp_path):
         run(tree)
     with pytest.raises(ValueError, match="draws"):
         run(tree, "colour", draws=0)
+    with pytest.raises(ValueError, match="different names"):
+        run(tree, "colour", "colour")
 
 
 def test_same_seed_same_figures(tmp_path):

@@ -133,7 +133,7 @@ def test_to_db():
 
 @pytest.mark.parametrize("centred", [True, False])
 def test_autocorrelation_is_the_circular_one(centred):
-    x = gaussian(12, 10)
+    x = gaussian(11, 10)
     found = autocorrelation(power_spectrum(x, window="none", centred=centred), centred=centred)
     if centred:
         found = np.fft.ifftshift(found)
