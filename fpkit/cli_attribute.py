@@ -182,10 +182,12 @@ def fingerprint(arguments: argparse.Namespace) -> int:
         np.savez_compressed(buffer, power=power, frequency=frequency, profile=profile)
         write_bytes_atomic(out, buffer.getvalue())
     elif out.suffix.lower() == ".png":
-        from fpkit.pictures import Cell, montage, png_bytes
+        from fpkit.pictures import Cell, montage, png_bytes, robust_limits
 
-        cell = Cell(values=to_db(mean), caption=title)
-        write_bytes_atomic(out, png_bytes(montage({"": [cell]}, cell_size=512)))
+        limits = robust_limits(to_db(mean))
+        cell = Cell(values=to_db(mean), limits=limits, caption=title)
+        picture = montage({"": [cell]}, cell_size=512, bar=(*limits, "dB"))
+        write_bytes_atomic(out, png_bytes(picture))
     else:
         from fpkit.plots import spectrum_heatmap
 
@@ -214,5 +216,5 @@ def bench(arguments: argparse.Namespace) -> int:
         on_error=skipped,
         progress=sys.stderr.isatty(),
     )
-    print_json(result) if arguments.json else print(format_table(result))
+    print_json(result) if arguments.json else print(format_table(result | {"skipped": []}))
     return skipped.finish(result["images"] + skipped.count, strict=arguments.strict)
