@@ -293,6 +293,10 @@ def test_verify_compares_with_the_threshold(fpkit, tree, extractor):
     answer = json.loads(fpkit("verify", a, b, *use, "--threshold", "0.999", "--json"))
     assert answer["score"] == pytest.approx(float(first @ second), abs=1e-5)
     assert (answer["same"], answer["threshold"], answer["far"]) == (False, 0.999, None)
+    for change, same in ((0, True), (1e-6, False)):  # a score at the threshold passes
+        threshold = answer["score"] + change
+        again = json.loads(fpkit("verify", a, b, *use, "--threshold", threshold, "--json"))
+        assert again["same"] is same
     assert fpkit("verify", a, b, *use, "--threshold", "0.999").startswith("not the same model")
     assert fpkit("verify", a, a, *use).startswith("same model\nscore 1.0000, threshold 0.2500")
 
