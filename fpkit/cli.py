@@ -307,5 +307,12 @@ def lab(arguments: argparse.Namespace) -> int:
         raise FileNotFoundError(f"no {notebook}: the notebooks come with the repository of fpkit")
     # Jupyter refuses to serve root (containers, CI) unless it is told to
     root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    command = [sys.executable, "-m", "jupyterlab", *root, *arguments.rest, str(notebook)]
-    return subprocess.call(command, cwd=notebook.parent.parent)
+    repository = notebook.parent.parent
+    place = [
+        f"--ServerApp.root_dir={repository}",
+        f"--LabApp.default_url=/lab/tree/notebooks/{START}",  # the address it prints and opens
+    ]
+    command = [sys.executable, "-m", "jupyterlab", *root, *place, *arguments.rest]
+    if os.name == "posix":
+        os.execv(sys.executable, command)  # Ctrl-C then talks to Jupyter itself
+    return subprocess.call(command)
