@@ -45,7 +45,7 @@ _NAMES = {
     "blocks": "blocks",
     "layers": "layers",
 }
-_MARGIN = 8  # zero padding marks the border of a model's output; real crops have no such mark
+_MARGIN = 16  # zero padding marks the border of a model's output; real crops have no such mark
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -76,9 +76,9 @@ class SynthesisExplorer(ipywidgets.VBox):
     Parameters
     ----------
     images : Tensor, (n, 3, h, w) in [0, 1], optional
-        What the model learns to reconstruct; 48 procedural images of 160 px if not given.
+        What the model learns to reconstruct; 32 procedural images of 160 px if not given.
     probes : Tensor, (m, 3, h, w) in [0, 1], optional
-        What the fingerprint is measured on, at least 144 px; 16 other procedural images.
+        What the fingerprint is measured on, at least 160 px; 16 other procedural images.
     spec : ArchSpec, optional
         The architecture to begin with.
     max_steps : int
@@ -125,7 +125,7 @@ class SynthesisExplorer(ipywidgets.VBox):
         spec: ArchSpec | None = None,
         max_steps: int = 60,
     ) -> None:
-        self.images = procedural_images(48, seed=0) if images is None else images
+        self.images = procedural_images(32, seed=0) if images is None else images
         self.probes = procedural_images(16, seed=1) if probes is None else probes
         self._following = False
         self._made = 0
@@ -135,7 +135,7 @@ class SynthesisExplorer(ipywidgets.VBox):
         self.observe(self._show_state, names=["status", "busy", "progress"])
         self.observe(self._draw, names=["current", "view"])
         self.status = "Choose the settings, then press “Make model”."
-        self._draw()
+        self._show_state()
 
     # -- doing ---------------------------------------------------------------------------------
 
@@ -241,6 +241,7 @@ class SynthesisExplorer(ipywidgets.VBox):
 
     def _build(self) -> None:
         wide = {"description_width": "96px"}
+        narrow = {"description_width": "48px"}
         box = ipywidgets.Layout(width="230px")
         self._axes = {
             field: ipywidgets.Dropdown(
@@ -253,11 +254,11 @@ class SynthesisExplorer(ipywidgets.VBox):
             for field, options in AXES.values()
         }
         self._seed = ipywidgets.IntSlider(
-            value=self.seed, min=0, max=20, description="seed", style=wide, layout=box,
+            value=self.seed, min=0, max=20, description="seed", style=narrow, layout=box,
             continuous_update=False,
         )  # fmt: skip
         self._steps = ipywidgets.IntSlider(
-            value=self.steps, min=2, max=400, description="steps", style=wide, layout=box,
+            value=self.steps, min=2, max=400, description="steps", style=narrow, layout=box,
             continuous_update=False,
         )  # fmt: skip
         self._make = ipywidgets.Button(
@@ -270,7 +271,7 @@ class SynthesisExplorer(ipywidgets.VBox):
         )  # fmt: skip
         self._view = ipywidgets.Dropdown(
             options=[("spectrum of the outputs", "power"), ("outputs / inputs", "gain")],
-            value=self.view, description="show", style={"description_width": "48px"},
+            value=self.view, description="show", style=narrow,
             layout=ipywidgets.Layout(width="270px"),
         )  # fmt: skip
         self._bar = ipywidgets.FloatProgress(
@@ -302,10 +303,10 @@ class SynthesisExplorer(ipywidgets.VBox):
             [self._make, self._bar, self._auto, self._view],
             layout=ipywidgets.Layout(flex_flow="row wrap", align_items="center"),
         )
-        figures = ipywidgets.Box(
+        self._figures = ipywidgets.Box(
             [self._heatmap, self._profiles], layout=ipywidgets.Layout(flex_flow="row wrap")
         )
-        self.children = [settings, actions, self._message, figures, self._strip]
+        self.children = [settings, actions, self._message]  # figures come with the first model
 
     def _choose(self, field: str, option: Any) -> None:
         if not self._following:
@@ -350,6 +351,7 @@ class SynthesisExplorer(ipywidgets.VBox):
             self._profiles.data = ()
             self._profiles.add_traces(fresh.data)
             self._profiles.layout.yaxis.title.text = self._quantity
+        self.children = [*self.children[:3], self._figures, self._strip]
         self._strip.children = [self._thumbnail(i, made) for i, made in enumerate(self.history)]
 
     def _thumbnail(self, slot: int, made: MadeModel) -> ipywidgets.HTML:

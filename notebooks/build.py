@@ -111,7 +111,11 @@ def clean(notebook: NotebookNode) -> None:
             if output.output_type == "stream" and output.name == "stderr":
                 if "Warning" in output.text:
                     raise ValueError(f"{cell.id} warns:\n{output.text}")
-            elif WIDGET not in output.get("data", {}):
+                continue
+            data = output.get("data", {})
+            live = data.pop(WIDGET, None) is not None
+            # a widget without a kernel is only its repr; beside it there may be a picture
+            if not live or "image/png" in data:
                 kept.append(output)
         cell.outputs = kept
     notebook.metadata = nbformat.from_dict(METADATA)
