@@ -91,6 +91,24 @@ def tar_at_far(genuine: ArrayLike, impostor: ArrayLike, far: float = 0.01) -> fl
     return float(tars[fars <= far].max())
 
 
+def threshold_at_far(impostor: ArrayLike, *, far: float = 0.01) -> float:
+    """Threshold that at most the share `far` of impostor scores exceeds.
+
+    Choose it on a development split and accept scores ABOVE it; on the pairs that are then
+    reported it would flatter.
+
+    Examples
+    --------
+    >>> threshold_at_far([0.1, 0.2, 0.3, 0.4], far=0.25)
+    0.3
+    """
+    if not 0 <= far <= 1:
+        raise ValueError(f"far must be in [0, 1], got {far}")
+    impostor = np.sort(_scores("impostor", impostor))
+    accepted = int(far * impostor.size)
+    return float(impostor[max(0, impostor.size - accepted - 1)])
+
+
 def bootstrap_interval(
     values: ArrayLike, *, level: float = 0.95, draws: int = 1000, seed: int
 ) -> tuple[float, float]:

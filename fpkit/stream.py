@@ -1,0 +1,208 @@
+"""The training stream: P models x K images -> fingerprinted crops, reproducible step by step.
+
+Batch number `step` depends on the seed and on `step` alone. Training can so be resumed exactly,
+with any number of worker processes, without storing the state of a random generator.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fpkit.blocks import SyntheticModel
+from fpkit.decoders import RandomDecoder
+from fpkit.images import jpeg, quantise, random_crop
+from fpkit.procedural import procedural_images
+from fpkit.zoo import Zoo
+
+SIZE = 160  # what models are applied to; their border, marked by padding, is cut
+MARGIN = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamConfig:
+    """What a batch holds.
+
+    ``models`` (P) and ``images`` per model (K); ``random_share``, the share of the models that
+    are random decoders and not from the zoo; ``jpeg_share`` of the crops pass through JPEG of a
+    quality drawn from ``jpeg_quality``; ``procedural_share`` of the source images are procedural
+    where there are photographs; ``sources``, how many source images all models of a batch share,
+    so that content tells no model apart.
+    """
+
+    models: int = 32
+    images: int = 4
+    random_share: float = 0.8
+    jpeg_share: float = 0.5
+    jpeg_quality: tuple[int, int] = (65, 98)
+    procedural_share: float = 0.15
+    sources: int = 16
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.models < 2 or self.images < 2 or self.sources < self.images:
+            raise ValueError(
+                "models and images must be at least 2 (a loss needs pairs) and sources at least "
+                f"images, got models={self.models}, images={self.images}, sources={self.sources}"
+            )
+        for name in ("random_share", "jpeg_share", "procedural_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        low, high = self.jpeg_quality
+        if not 1 <= low <= high <= 100:
+            raise ValueError(f"jpeg_quality must be 1 <= low <= high <= 100, got {low}, {high}")
+
+
+class Sources:
+    """Source images: photograph tiles of a file, procedural images, or both.
+
+    Parameters
+    ----------
+    tiles : path of an .npy array (n, h, w, 3) uint8, optional
+        As ``data/photos/make_photos.py`` writes it; h and w at least 160. It is read lazily.
+    procedural : int
+        How many procedural images to make.
+    share : float
+        Share of procedural images in a draw; 1 without tiles.
+    """
+
+    def __init__(
+        self, tiles: str | Path | None = None, *, procedural: int = 384, share: float = 0.15
+    ) -> None:
+        self.path = None if tiles is None else Path(tiles)
+        self.procedural = procedural
+        self.share = 1.0 if tiles is None else share
+        if self.path is not None:
+            shape, kind = self._tiles.shape, self._tiles.dtype
+            if len(shape) != 4 or shape[3] != 3 or min(shape[1:3]) < SIZE or kind != np.uint8:
+                raise ValueError(
+                    f"{self.path} must hold (n, h, w, 3) uint8 with h and w >= {SIZE}, "
+                    f"got {shape} {kind}: make it with data/photos/make_photos.py"
+                )
+
+    @cached_property
+    def _tiles(self) -> np.ndarray:
+        if self.path is None or not self.path.is_file():
+            raise FileNotFoundError(
+                f"no photograph tiles at {self.path}: make them with data/photos/make_photos.py"
+            )
+        return np.load(self.path, mmap_mode="r", allow_pickle=False)
+
+    @cached_property
+    def _images(self) -> Tensor:
+        return procedural_images(self.procedural, SIZE, seed=0)
+
+    def __getstate__(self) -> dict[str, object]:
+        # a worker process opens the file and makes the images itself
+        return {key: self.__dict__[key] for key in ("path", "procedural", "share")}
+
+    @property
+    def description(self) -> str:
+        """For manifests and model cards."""
+        made = f"procedural_images({self.procedural}, {SIZE}, seed=0)"
+        return made if self.path is None else f"{len(self._tiles)} photograph tiles and {made}"
+
+    def draw(self, n: int, *, generator: torch.Generator) -> Tensor:
+        """`n` images (n, 3, 160, 160), randomly cropped, flipped and transposed."""
+        made = torch.rand(n, generator=generator) < self.share
+        images = []
+        for procedural in made.tolist():
+            pool = self._images if procedural else self._tiles
+            index = int(torch.randint(len(pool), (1,), generator=generator))
+            if procedural:
+                image = self._images[index]
+            else:
+                image = torch.from_numpy(self._tiles[index].copy()).permute(2, 0, 1) / 255
+            image = random_crop(image, SIZE, generator=generator)
+            flips = torch.rand(3, generator=generator) < 0.5
+            if flips[0]:
+                image = image.flip(2)
+            if flips[1]:
+                image = image.flip(1)
+            if flips[2]:
+                image = image.transpose(1, 2)
+            images.append(image)
+        return torch.stack(images)
+
+
+class FingerprintStream(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
+    """Item `step` is a batch: crops (P*K, 3, crop, crop) in [0, 1] and labels (P*K,) int64.
+
+    Labels below ``len(model_ids)`` are indices into `model_ids` of the zoo; random decoders, new
+    in every batch, have the labels from there on.
+    """
+
+    def __init__(
+        self,
+        config: StreamConfig,
+        sources: Sources,
+        *,
+        zoo: Zoo | None = None,
+        model_ids: list[str] | None = None,
+        crop: int = 128,
+        steps: int = 1,
+    ) -> None:
+        if crop > SIZE - 2 * MARGIN:
+            raise ValueError(f"crop must be at most {SIZE - 2 * MARGIN}, got {crop}")
+        self.config = config
+        self.sources = sources
+        self.zoo = zoo
+        self.model_ids = (list(zoo) if zoo is not None else []) if model_ids is None else model_ids
+        self.crop = crop
+        self.steps = steps
+        self.random = round(config.random_share * config.models)
+        if len(self.model_ids) < config.models - self.random:
+            raise ValueError(
+                f"a batch draws {config.models - self.random} models of the zoo, which has only "
+                f"{len(self.model_ids)}: take fewer models, raise random_share, or grow the zoo"
+            )
+
+    def __len__(self) -> int:
+        return self.steps
+
+    @cached_property
+    def _models(self) -> dict[str, SyntheticModel]:
+        return {}
+
+    def __getstate__(self) -> dict[str, object]:
+        return {key: value for key, value in self.__dict__.items() if key != "_models"}
+
+    def model(self, name: str) -> SyntheticModel:
+        """Model `name` of the zoo, kept in memory."""
+        if name not in self._models:
+            assert self.zoo is not None  # model_ids come from it
+            model = self.zoo.model(name)
+            self._models[name] = model.to(memory_format=torch.channels_last)
+        return self._models[name]
+
+    @torch.no_grad()
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+        config = self.config
+        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+        sources = self.sources.draw(config.sources, generator=generator)
+        from_zoo = torch.randperm(len(self.model_ids), generator=generator)
+        labels = from_zoo[: config.models - self.random].tolist()
+        seeds = torch.randint(2**40, (self.random,), generator=generator).tolist()
+        crops = []
+        for label in labels:
+            images = sources[torch.randperm(len(sources), generator=generator)[: config.images]]
+            crops.append(quantise(self.model(self.model_ids[label])(images)))
+        for seed in seeds:
+            images = sources[torch.randperm(len(sources), generator=generator)[: config.images]]
+            crops.append(RandomDecoder(seed)(images, generator=generator))
+        labels += range(len(self.model_ids), len(self.model_ids) + self.random)
+        finished = [self._finish(image, generator) for image in torch.cat(crops)]
+        return torch.stack(finished), torch.tensor(labels).repeat_interleave(config.images)
+
+    def _finish(self, image: Tensor, generator: torch.Generator) -> Tensor:
+        """Interior crop at a random offset, perhaps through JPEG."""
+        inner = image[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
+        crop = random_crop(inner, self.crop, generator=generator)
+        if torch.rand(1, generator=generator) >= self.config.jpeg_share:
+            return crop
+        low, high = self.config.jpeg_quality
+        quality = int(torch.randint(low, high + 1, (1,), generator=generator))
+        return jpeg(crop, quality)

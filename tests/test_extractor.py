@@ -1,0 +1,111 @@
+import json
+
+import pytest
+import torch
+
+from fpkit.extractor import Extractor, ExtractorConfig, load_extractor
+from fpkit.procedural import procedural_images
+
+SMALL = ExtractorConfig(crop=32, widths=(8, 8), dim=6, positions=2)
+
+
+@pytest.fixture
+def extractor():
+    torch.manual_seed(0)
+    extractor = Extractor(SMALL).eval().requires_grad_(False)
+    extractor.cohort.uniform_(-0.1, 0.1)
+    extractor.card = {"steps": 0}
+    return extractor
+
+
+@pytest.fixture(scope="module")
+def images():
+    return procedural_images(5, 48, seed=0)
+
+
+def test_embeddings_are_unit_and_do_not_depend_on_the_batch(extractor, images):
+    embeddings = extractor.embed(images)
+    assert embeddings.shape == (5, 6) and embeddings.dtype == torch.float32
+    torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(5))
+    alone = torch.cat([extractor.embed([image], batch=2) for image in images])
+    torch.testing.assert_close(embeddings, alone, atol=1e-5, rtol=0)
+    shuffled = extractor.embed([images[3], images[1]])
+    torch.testing.assert_close(shuffled, embeddings[[3, 1]], atol=1e-5, rtol=0)
+
+
+def test_embedding_is_the_centred_mean_over_crops(extractor, images):
+    crops = [images[0, :, y : y + 32, x : x + 32] for y in (0, 8, 16) for x in (0, 8, 16)]
+    units = torch.nn.functional.normalize(extractor(torch.stack(crops)))
+    expected = torch.nn.functional.normalize(units.mean(0) - extractor.cohort, dim=0)
+    torch.testing.assert_close(extractor.embed(images[:1])[0], expected)
+
+
+def test_brightness_and_contrast_of_a_crop_do_not_matter(extractor, images):
+    crop = images[:1, :, :32, :32] * 0.5 + 0.2
+    torch.testing.assert_close(extractor(crop), extractor(crop + 0.1), atol=1e-4, rtol=1e-3)
+
+
+def test_sizes_may_differ_and_none_is_fine(extractor):
+    embeddings = extractor.embed([torch.rand(3, 32, 32), torch.rand(3, 40, 99)])
+    assert embeddings.shape == (2, 6)
+    assert extractor.embed([]).shape == (0, 6)
+
+
+def test_small_images_and_training_mode_are_refused(extractor):
+    with pytest.raises(ValueError, match="20x64, smaller than one 32x32 crop"):
+        extractor.embed([torch.rand(3, 20, 64)])
+    with pytest.raises(ValueError, match=r"crops must be \(n, 3, 32, 32\)"):
+        extractor(torch.rand(1, 3, 64, 64))
+    with pytest.raises(RuntimeError, match=r"call .eval\(\)"):
+        extractor.train().embed([torch.rand(3, 32, 32)])
+
+
+def test_save_and_load(extractor, images, tmp_path):
+    extractor.save(tmp_path)
+    again = load_extractor(tmp_path)
+    assert again.config == SMALL and again.card == {"steps": 0}
+    assert again.hash == extractor.hash
+    assert torch.equal(again.embed(images), extractor.embed(images))
+
+
+def test_hash_follows_the_weights(extractor):
+    before = extractor.hash
+    extractor.head.bias[0] += 1e-3
+    assert extractor.hash != before
+
+
+def test_damaged_files_are_refused(extractor, tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no extractor"):
+        load_extractor(tmp_path)
+    extractor.save(tmp_path)
+    file = tmp_path / "extractor.safetensors"
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match="holds no fpkit extractor"):
+        load_extractor(tmp_path)
+    file.write_bytes(content.replace(b"\\\"dim\\\": 6", b"\\\"dim\\\": 7"))
+    with pytest.raises(ValueError, match="holds no fpkit extractor"):
+        load_extractor(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"residual": "wavelet"}, "residual"),
+        ({"crop": 100}, "crop"),
+        ({"widths": ()}, "widths"),
+        ({"dim": 0}, "positive"),
+    ],
+)
+def test_wrong_configurations_are_refused(options, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        ExtractorConfig(**options)
+
+
+def test_shipped_extractor_comes_with_its_card():
+    extractor = load_extractor()
+    folder_bytes = sum(p.numel() * 4 for p in extractor.state_dict().values())
+    assert folder_bytes <= 12e6
+    assert extractor.card["verification"]["auc"] > 0.8
+    json.dumps(extractor.card, allow_nan=False)
+    assert extractor.embed([torch.rand(3, 256, 256)]).shape == (1, extractor.dim)

@@ -1,0 +1,180 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from fpkit.arch import paper_specs
+from fpkit.extractor import ExtractorConfig, load_extractor
+from fpkit.procedural import procedural_images
+from fpkit.stream import SIZE, FingerprintStream, Sources, StreamConfig
+from fpkit.synthesis import synthesize
+from fpkit.training import CHECKPOINT, TrainConfig, split_zoo, train, validate
+from fpkit.zoo import Zoo
+
+STREAM = StreamConfig(models=4, images=2, random_share=0.5, sources=4, jpeg_share=0.5)
+CONFIG = TrainConfig(
+    steps=6,
+    warmup=2,
+    validate_every=3,
+    checkpoint_every=2,
+    held_out_share=0.34,
+    max_residual=1.0,
+    stream=STREAM,
+    extractor=ExtractorConfig(crop=64, widths=(8, 8), dim=8),
+)
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory):
+    images = procedural_images(3, 64, seed=0)
+    zoo = Zoo.create(tmp_path_factory.mktemp("zoo"), source="three images")
+    for spec in paper_specs()[::48]:
+        zoo.add(synthesize(spec, images, max_steps=2, progress=False))
+    return zoo
+
+
+@pytest.fixture(scope="module")
+def sources():
+    return Sources(procedural=4)
+
+
+def flat(extractor):
+    return torch.cat([value.flatten() for value in extractor.state_dict().values()])
+
+
+def test_stream_is_a_function_of_seed_and_step(zoo, sources):
+    stream = FingerprintStream(STREAM, sources, zoo=zoo, steps=3)
+    crops, labels = stream[1]
+    assert crops.shape == (8, 3, 128, 128) and 0 <= crops.min() and crops.max() <= 1
+    again = FingerprintStream(STREAM, Sources(procedural=4), zoo=Zoo.load(zoo.path), steps=3)
+    assert torch.equal(again[1][0], crops) and torch.equal(again[1][1], labels)
+    assert not torch.equal(stream[2][0], crops)
+    other = FingerprintStream(replace(STREAM, seed=1), sources, zoo=zoo)
+    assert not torch.equal(other[1][0], crops)
+
+
+def test_labels_are_p_times_k_and_tell_zoo_from_random(zoo, sources):
+    _, labels = FingerprintStream(STREAM, sources, zoo=zoo)[0]
+    values, counts = labels.unique(return_counts=True)
+    assert len(values) == 4 and counts.tolist() == [2, 2, 2, 2]
+    assert (values < len(zoo)).sum() == 2 and (values >= len(zoo)).sum() == 2
+
+
+def test_stream_quantises_and_cuts_the_padded_border(zoo, sources):
+    plain = FingerprintStream(replace(STREAM, jpeg_share=0.0), sources, zoo=zoo)
+    crops, _ = plain[0]
+    torch.testing.assert_close(torch.round(crops * 255) / 255, crops)
+    with pytest.raises(ValueError, match="crop must be at most 136"):
+        FingerprintStream(STREAM, sources, zoo=zoo, crop=160)
+
+
+def test_stream_needs_enough_models(zoo, sources):
+    with pytest.raises(ValueError, match="which has only 1"):
+        FingerprintStream(STREAM, sources, zoo=zoo, model_ids=zoo.model_ids[:1])
+
+
+def test_sources_mix_photographs_and_procedural_images(tmp_path):
+    tiles = np.full((2, SIZE, SIZE, 3), 77, np.uint8)
+    np.save(tmp_path / "tiles.npy", tiles)
+    sources = Sources(tmp_path / "tiles.npy", procedural=3, share=0.5)
+    images = sources.draw(40, generator=torch.Generator().manual_seed(0))
+    photographs = (images == 77 / 255).all(-1).all(-1).all(-1).sum()
+    assert images.shape == (40, 3, SIZE, SIZE) and 8 < photographs < 32
+    assert "2 photograph tiles" in sources.description
+    with pytest.raises(FileNotFoundError, match="make_photos"):
+        Sources(tmp_path / "none.npy")
+    np.save(tmp_path / "small.npy", tiles[:, :100])
+    with pytest.raises(ValueError, match=r"got \(2, 100, 160, 3\) uint8"):
+        Sources(tmp_path / "small.npy")
+
+
+def test_held_out_architectures_never_train(zoo):
+    training, held_out = split_zoo(zoo, CONFIG)
+    assert set(training) | set(held_out) == set(zoo.model_ids) and len(held_out) == 2
+    assert not {m.split("/")[0] for m in training} & {m.split("/")[0] for m in held_out}
+    best = sorted(entry["residual"] for entry in zoo.entries)[2]
+    few = split_zoo(zoo, replace(CONFIG, max_residual=best))
+    assert len(few[0]) + len(few[1]) == 3
+    assert split_zoo(zoo, replace(CONFIG, held_out_share=0)) == (zoo.model_ids, [])
+
+
+@pytest.mark.parametrize("loss", ["contrastive", "ce+triplet"])
+def test_resumed_training_is_bit_identical(zoo, sources, tmp_path, loss):
+    config = replace(CONFIG, loss=loss)
+    options = {"zoo": zoo, "sources": sources, "progress": False}
+    whole = train(config, out=tmp_path / "whole", **options)
+    train(config, out=tmp_path / "parts", stop_after=3, **options)
+    # more steps may be asked for before the learning rate falls, and workers change nothing
+    parts = train(replace(config, workers=1), out=tmp_path / "parts", **options)
+    assert torch.equal(flat(whole), flat(parts)) and whole.hash == parts.hash
+    losses = [[row["loss"] for row in e.card["curve"] if row["step"] == 6] for e in (whole, parts)]
+    assert losses[0] == losses[1] and len(losses[0]) == 1
+    assert load_extractor(tmp_path / "whole").hash == whole.hash
+
+
+def test_steps_may_change_until_the_fall(zoo, sources, tmp_path):
+    options = {"zoo": zoo, "sources": sources, "progress": False, "out": tmp_path}
+    train(CONFIG, stop_after=2, **options)
+    extended = replace(CONFIG, steps=8)
+    assert train(extended, **options).card["steps"] == 8
+    with pytest.raises(ValueError, match="steps differ"):
+        train(replace(CONFIG, steps=9), **options)
+
+
+def test_training_lowers_the_loss_and_the_card_tells_all(zoo, sources, tmp_path):
+    config = replace(CONFIG, steps=30, warmup=3, learning_rate=3e-3, checkpoint_every=50)
+    card = train(config, zoo=zoo, sources=sources, out=tmp_path, progress=False).card
+    tensors = card["curve"]
+    assert tensors[-1]["step"] == 30 and 0 <= tensors[-1]["auc"] <= 1
+    assert card["config"]["stream"]["models"] == 4 and card["zoo"]["trained_on"] == 4
+    assert len(card["held_out_architectures"]) == 2
+    assert {"auc", "eer", "tar", "threshold", "one_shot"} <= set(card["verification"])
+    validated = [row for row in card["curve"] if "auc" in row]
+    assert validated[-1]["loss"] < validated[0]["loss"]
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(zoo, sources, tmp_path):
+    options = {"zoo": zoo, "sources": sources, "progress": False, "out": tmp_path}
+    train(CONFIG, stop_after=2, **options)
+    with pytest.raises(ValueError, match="temperature differ"):
+        train(replace(CONFIG, temperature=0.1), **options)
+    with pytest.raises(ValueError, match="holds a checkpoint already"):
+        train(CONFIG, resume=False, **options)
+    (tmp_path / CHECKPOINT).write_bytes(b"nonsense")
+    with pytest.raises(ValueError, match="no checkpoint of fpkit"):
+        train(CONFIG, **options)
+
+
+def test_validation_of_perfect_embeddings():
+    class Perfect(torch.nn.Module):
+        positions = torch.zeros(1)
+        cohort = torch.zeros(4)
+
+        def forward(self, crops):
+            return torch.eye(4)[crops[:, 0, 0, 0].long()] + 0.01
+
+    labels = torch.arange(4).repeat_interleave(3)
+    crops = labels.float()[:, None, None, None].expand(-1, 3, 8, 8)
+    figures = validate(Perfect().eval(), crops, labels)
+    assert figures["one_shot"] == figures["auc"] == figures["tar"] == 1 and figures["eer"] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"loss": "arcface"}, "loss"),
+        ({"steps": 0}, "steps"),
+        ({"held_out_share": 1.0}, "held_out_share"),
+        ({"precision": "half"}, "precision"),
+    ],
+)
+def test_wrong_configurations_are_refused(options, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        TrainConfig(**options)
+
+
+@pytest.mark.parametrize("options", [{"models": 1}, {"jpeg_share": 2.0}, {"jpeg_quality": (9, 3)}])
+def test_wrong_streams_are_refused(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        StreamConfig(**options)
