@@ -146,7 +146,7 @@ def montage(
     rows : mapping of row name to cells
         Rows may differ in length; an empty name leaves no margin if all names are empty.
     columns : sequence of str
-        Titles of the columns.
+        Titles of the columns, lines separated by ``\\n``.
     cell_size : int
         Height and width of a cell in pixels.
     bar : (low, high, unit), optional
@@ -171,7 +171,7 @@ def montage(
     captioned = any(cell.caption for row in cells for cell in row)
     left = max(_text_size(name, font)[0] for name in rows)
     left = left + 2 * gap if left else gap
-    top = gap + (_text_size("\n".join(columns), font, line=True)[1] + 6 if columns else 0)
+    top = gap + max([_text_size(title, font)[1] + 6 for title in columns], default=0)
     pitch_x, pitch_y = cell_size + gap, cell_size + gap + (18 if captioned else 0)
     across = max(len(row) for row in cells)
     right = 70 if bar else 0
@@ -333,8 +333,7 @@ def _sideways(
     sheet.paste(strip, (left_middle[0], left_middle[1] - strip.height // 2))
 
 
-def _text_size(text: str, font: ImageFont.FreeTypeFont, *, line: bool = False) -> tuple[int, int]:
-    text = text.split("\n")[0] if line else text
+def _text_size(text: str, font: ImageFont.FreeTypeFont) -> tuple[int, int]:
     if not text:
         return 0, 0
     box = ImageDraw.Draw(Image.new("RGB", (1, 1))).multiline_textbbox((0, 0), text, font=font)
