@@ -28,9 +28,8 @@ class StreamConfig:
 
     ``models`` (P) and ``images`` per model (K); ``random_share``, the share of the models that
     are random decoders and not from the zoo; ``jpeg_share`` of the crops pass through JPEG of a
-    quality drawn from ``jpeg_quality``; ``procedural_share`` of the source images are procedural
-    where there are photographs; ``sources``, how many source images all models of a batch share,
-    so that content tells no model apart.
+    quality drawn from ``jpeg_quality``; ``sources``, how many source images all models of a batch
+    share, so that content tells no model apart.
     """
 
     models: int = 32
@@ -38,7 +37,6 @@ class StreamConfig:
     random_share: float = 0.8
     jpeg_share: float = 0.5
     jpeg_quality: tuple[int, int] = (65, 98)
-    procedural_share: float = 0.15
     sources: int = 16
     seed: int = 0
 
@@ -48,7 +46,7 @@ class StreamConfig:
                 "models and images must be at least 2 (a loss needs pairs) and sources at least "
                 f"images, got models={self.models}, images={self.images}, sources={self.sources}"
             )
-        for name in ("random_share", "jpeg_share", "procedural_share"):
+        for name in ("random_share", "jpeg_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
         low, high = self.jpeg_quality
