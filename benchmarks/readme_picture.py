@@ -19,11 +19,11 @@ from fpkit.pictures import Cell, montage, png_bytes, stack
 
 OUT = Path(__file__).resolve().parent.parent / "notebooks" / "images" / "fingerprints.png"
 MODELS = (
-    "K1-L1-Ubilinear-Arelu-Nbatch-Spre/seed0",
+    "K1-L1-Ubilinear-Asigmoid-Nbatch-Spost/seed0",
     "K1-L1-Udeconv-Asigmoid-Nbatch-Spost/seed0",
     "K2-L1-Unearest-Atanh-Nnone-Spre/seed0",
     "K2-L1-Unearest-Atanh-Nbatch-Spost/seed0",
-    "K2-L2-Udeconv-Anone-Nbatch-Spre/seed0",
+    "K2-L2-Udeconv-Atanh-Nbatch-Spre/seed0",
     "K2-L1-Udeconv-Arelu-Nnone-Spre/seed0",
 )
 CELL = 128
@@ -67,6 +67,8 @@ def real(folder: Path, names: list[str]) -> dict[str, Cell]:
     cells = {}
     for choice in names or list(models)[: len(MODELS)]:
         name, _, label = choice.partition("=")
+        if name not in models:
+            raise SystemExit(f"{folder} has no model {name!r}: it has {', '.join(models)}")
         images = (image for _, image in fp.read_images(models[name]))
         cells[label or name] = Cell(values=fp.to_db(fp.average_spectrum(images).mean(axis=0)))
     return cells
@@ -87,7 +89,7 @@ def main() -> None:
         columns = [name if len(name) <= 18 else name[:17] + "…" for name in cells]
         row = {"fingerprint\n(real model)": list(cells.values())}
         sheets.append(montage(row, columns=columns, cell_size=CELL))
-    content = png_bytes(stack(sheets), colours=128)
+    content = png_bytes(stack(sheets), colours=256)
     write_bytes_atomic(arguments.out, content)
     print(f"{arguments.out}: {len(content) / 1000:.0f} kB")
 

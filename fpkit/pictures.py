@@ -301,7 +301,7 @@ def stack(images: Sequence[Image.Image], *, gap: int = 6) -> Image.Image:
 def png_bytes(image: Image.Image, *, colours: int | None = None) -> bytes:
     """PNG file content; with `colours` (2 to 256) the picture gets a palette and shrinks."""
     if colours is not None:
-        image = image.quantize(colours, dither=Image.Dither.NONE)
+        image = image.quantize(colours, kmeans=3, dither=Image.Dither.NONE)
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()

@@ -169,7 +169,7 @@ class Shown:
 
     def _repr_mimebundle_(self, **_: object) -> Mapping[str, Any]:
         bundle: dict[str, Any] = {
-            "image/png": b64encode(png_bytes(self.picture, colours=96)).decode(),
+            "image/png": b64encode(png_bytes(self.picture, colours=128)).decode(),
             "text/plain": "a picture of {} x {} pixels".format(*self.picture.size),
         }
         if self.figure is not None:
@@ -180,7 +180,7 @@ class Shown:
 
 
 def show(picture: Image.Image, *, figure: go.Figure | None = None) -> Shown:
-    """Show `picture` as a PNG of 96 colours, a third of its size, or `figure` if that is possible.
+    """Show `picture` as a PNG of 128 colours, a third of its size, or `figure` if that is possible.
 
     Parameters
     ----------

@@ -356,7 +356,7 @@ class SynthesisExplorer(ipywidgets.VBox):
 
     def _thumbnail(self, slot: int, made: MadeModel) -> ipywidgets.HTML:
         cell = Cell(values=self._decibels(made.power, self._reference))
-        png = base64.b64encode(png_bytes(picture(cell, size=128), colours=128)).decode()
+        png = base64.b64encode(png_bytes(picture(cell, size=128))).decode()
         parts = made.spec.id.split("-")
         weight = "bold" if made is self.current else "normal"
         return ipywidgets.HTML(

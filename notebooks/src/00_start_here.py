@@ -42,8 +42,8 @@ teach.runtime_badge("00_start_here")
 # %%
 zoo = fp.Zoo.load()
 models = {
-    "A": "K2-L1-Unearest-Arelu-Nnone-Spost/seed0",
-    "B": "K2-L1-Udeconv-Atanh-Nnone-Spost/seed0",
+    "A": "K1-L1-Udeconv-Asigmoid-Nbatch-Spost/seed0",
+    "B": "K1-L1-Ubilinear-Asigmoid-Nbatch-Spost/seed0",
 }
 scenes = {"A": fp.procedural_images(24, seed=1), "B": fp.procedural_images(24, seed=2)}
 images = {name: zoo.apply(models[name], scenes[name])[..., 16:-16, 16:-16] for name in models}
@@ -69,16 +69,18 @@ for name in models:
     residuals = fp.residual(images[name][:1], method="median")
     one = fp.to_db(fp.average_spectrum(images[name][:1]).mean(axis=0))
     many = fp.to_db(fp.average_spectrum(images[name]).mean(axis=0))
-    grey = pictures.Cell(values=residuals[0].mean(0), limits=(-0.05, 0.05), palette="grey")
+    grey = pictures.Cell(values=residuals[0].mean(0), limits=(-0.06, 0.06), palette="grey")
     rows[f"model {name}"] = [images[name][0], grey, one, many]
 titles = ["image", "residual", "its spectrum", "average of 24"]
 teach.show(pictures.montage(rows, columns=titles))
 
 # %% [markdown]
 # **What you see.** Left to right the subject fades and the network shows. In the middle of a
-# spectrum is frequency 0 (slow changes), at its border 0.5 cycles per pixel (black-white-black
-# from pixel to pixel). Bright spots away from the middle are patterns that repeat all over the
-# image: nobody painted them on purpose. Averaging 24 images removes what belongs to one scene.
+# spectrum is frequency 0 (slow changes), at its border 0.5 cycles per pixel (one pixel bright, one
+# dark). Model A upsamples with a learnt kernel: its border is bright, so a pattern with a period of
+# two pixels runs through the whole image, and nobody painted it on purpose. Model B upsamples by
+# bilinear interpolation, a blur: its border is dark. Averaging 24 images removes what belongs to
+# one scene.
 
 # %% [markdown]
 # ## 2. Is it really the model?
