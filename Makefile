@@ -2,8 +2,7 @@
 # make test    create .venv, install, run the tests       (make test ARGS="-k images")
 #
 # PYTHON=python3.12     another interpreter for .venv (>= 3.10)
-# PIP_ARGS="..."        passed to pip, e.g. a CPU-only index for torch:
-#                       PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+# PIP_ARGS="..."        passed to pip, e.g. the index of CPU-only builds of torch
 
 PYTHON ?= python3
 ARGS ?=

@@ -25,12 +25,15 @@ OUTER = {"plots", "pictures", "widgets", "teach", "cli", "__main__"}
 # Left to right: a module never needs one to its right, not even through others.
 CHAINS = [
     "assets images spectrum extractor training",
-    "arch blocks synthesis zoo training",
-    "decoders training",
+    "arch blocks synthesis zoo stream training",
+    "procedural stream",
+    "decoders stream",
     "residual spectrum extractor",
-    "spectrum metrics gallery bench",
+    "metrics gallery protocol bench",
+    "images manifest protocol bench",
+    "spectrum baselines bench",
     "losses training",
-    "extractor training",
+    "metrics training",
     "plots widgets teach cli",
     "pictures widgets teach cli",
 ]
