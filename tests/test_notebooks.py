@@ -6,6 +6,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from fpkit.extractor import load_extractor
+
 FOLDER = Path(__file__).parent.parent / "notebooks"
 _spec = importlib.util.spec_from_file_location("notebooks_build", FOLDER / "build.py")
 build = importlib.util.module_from_spec(_spec)
@@ -114,6 +116,12 @@ def test_built_notebooks_read_well_without_a_kernel(target):
     assert not any(build.WIDGET in o.get("data", {}) for o in outputs)
     assert notebook.cells[0].source.splitlines()[0].endswith("?")
     assert "/home/" not in target.read_text() and "/root/" not in target.read_text()
+
+
+def test_outputs_of_00_are_those_of_the_shipped_extractor():
+    wanted = f"weights {load_extractor().hash[:12]}"
+    for target in build.targets(FOLDER / "src" / "00_start_here.py").values():
+        assert wanted in target.read_text(), "the weights changed: run make notebooks"
 
 
 @pytest.mark.timeout(600)

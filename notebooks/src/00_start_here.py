@@ -223,7 +223,8 @@ print(f"A and B: {fp.verify(a[0], b[0]):5.2f}    different networks")
 
 # %%
 card = extractor.card
-print(f"trained for {card['steps']} steps, {card['seconds'] / 60:.0f} minutes: {card['hardware']}")
+print(f"weights {extractor.hash[:12]}: {card['steps']} steps, {card['seconds'] / 60:.0f} minutes")
+print(f"hardware: {card['hardware']}")
 print(f"networks: {card['zoo']['trained_on']} synthetic models, and random decoders")
 print(f"images: {card['images']}")
 unseen = [n for n in zoo.model_ids if n.split("/")[0] in card["held_out_architectures"]]
