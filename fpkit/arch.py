@@ -114,7 +114,8 @@ def paper_specs() -> tuple[ArchSpec, ...]:
     """
     fields = [field for field, _ in AXES.values()]
     options = [choices for _, choices in AXES.values()]
-    return tuple(ArchSpec(**dict(zip(fields, row))) for row in itertools.product(*options))
+    rows = itertools.product(*options)
+    return tuple(ArchSpec(**dict(zip(fields, row, strict=True))) for row in rows)
 
 
 def model_id(spec: ArchSpec, seed: int) -> str:

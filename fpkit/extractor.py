@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ class ExtractorConfig:
 
     crop: int = 128
     residual: ResidualName = "none"
-    widths: tuple[int, ...] = (48, 96, 160, 192)
+    widths: tuple[int, ...] = (32, 64, 128, 192)
     positions: int = 4
     dim: int = 128
 
@@ -102,7 +103,7 @@ class Extractor(nn.Module):
         self.register_buffer("cohort", torch.zeros(self.config.dim))
         self.positions = nn.Parameter(torch.randn(self.config.positions, rows, columns) * 0.1)
         widths = (channels + self.config.positions, *self.config.widths)
-        self.stages = nn.Sequential(*(Stage(c, d) for c, d in zip(widths, widths[1:])))
+        self.stages = nn.Sequential(*(Stage(c, d) for c, d in pairwise(widths)))
         for _ in self.config.widths:
             rows, columns = (rows + 1) // 2, (columns + 1) // 2
         self.head = nn.Linear(widths[-1] * rows * columns, self.config.dim)

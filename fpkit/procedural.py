@@ -101,9 +101,7 @@ def texture(size: int, *, generator: torch.Generator) -> Tensor:
     return _stretch(_mix(stripes, generator), generator)
 
 
-def _power_law(
-    channels: int, size: int, exponent: float, generator: torch.Generator
-) -> Tensor:
+def _power_law(channels: int, size: int, exponent: float, generator: torch.Generator) -> Tensor:
     """Gaussian noise of power f^-exponent, unit variance per channel: (channels, size, size)."""
     white = torch.randn(channels, size, size, generator=generator)
     fy, fx = torch.fft.fftfreq(size)[:, None], torch.fft.rfftfreq(size)[None]

@@ -46,9 +46,7 @@ class Zoo:
         self.entries = entries
 
     @classmethod
-    def create(
-        cls, path: str | Path, *, source: str, precision: Precision = "float32"
-    ) -> "Zoo":
+    def create(cls, path: str | Path, *, source: str, precision: Precision = "float32") -> "Zoo":
         """Start an empty zoo in a new or empty folder.
 
         Parameters

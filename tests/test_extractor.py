@@ -52,7 +52,7 @@ def test_sizes_may_differ_and_none_is_fine(extractor):
 
 
 def test_small_images_and_training_mode_are_refused(extractor):
-    with pytest.raises(ValueError, match="20x64, smaller than one 32x32 crop"):
+    with pytest.raises(ValueError, match="64x20, smaller than one 32x32 crop"):
         extractor.embed([torch.rand(3, 20, 64)])
     with pytest.raises(ValueError, match=r"crops must be \(n, 3, 32, 32\)"):
         extractor(torch.rand(1, 3, 64, 64))
@@ -83,7 +83,7 @@ def test_damaged_files_are_refused(extractor, tmp_path):
     file.write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match="holds no fpkit extractor"):
         load_extractor(tmp_path)
-    file.write_bytes(content.replace(b"\\\"dim\\\": 6", b"\\\"dim\\\": 7"))
+    file.write_bytes(content.replace(b'\\"dim\\": 6', b'\\"dim\\": 7'))
     with pytest.raises(ValueError, match="holds no fpkit extractor"):
         load_extractor(tmp_path)
 

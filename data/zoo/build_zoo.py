@@ -36,7 +36,7 @@ def order(models: int) -> list[tuple[ArchSpec, int]]:
 
 
 def training_images(tiles: Path | None) -> tuple[torch.Tensor, str]:
-    """192 images (192, 3, 128, 128), two thirds photographs if there are tiles, and their source."""
+    """192 images (192, 3, 128, 128), two thirds photographs if there are any; their source."""
     if tiles is None:
         return procedural_images(192, 128, seed=0), "procedural_images(192, 128, seed=0)"
     array = np.load(tiles, mmap_mode="r", allow_pickle=False)[:128, :128, :128]
