@@ -128,6 +128,17 @@ def test_core_never_imports_the_outer_layers():
             assert not shell or name.startswith("cli"), f"{name} imports {shell}"
 
 
+@pytest.mark.parametrize("command", [["check"], ["format", "--check"]], ids=" ".join)
+def test_style(command):
+    result = subprocess.run(
+        [sys.executable, "-m", "ruff", *command, "--no-cache", "."],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
 def test_no_grab_bags():
     assert not {"utils", "common", "helpers", "misc", "tools"} & set(package_imports())
 

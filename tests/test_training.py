@@ -146,6 +146,17 @@ def test_a_checkpoint_of_another_configuration_is_refused(zoo, sources, tmp_path
         train(CONFIG, **options)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_training_on_a_gpu_resumes_and_embeds_as_on_the_cpu(zoo, sources, tmp_path):
+    options = {"zoo": zoo, "sources": sources, "progress": False, "out": tmp_path}
+    train(CONFIG, device="cuda", stop_after=3, **options)
+    extractor = train(CONFIG, device="cuda", **options)
+    images = procedural_images(3, 128, seed=9)
+    on_cpu = load_extractor(tmp_path).embed(images)
+    torch.testing.assert_close(extractor.embed(images), on_cpu, atol=1e-3, rtol=0)
+
+
 def test_validation_of_perfect_embeddings():
     class Perfect(torch.nn.Module):
         positions = torch.zeros(1)
