@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -113,6 +114,8 @@ def train(arguments: argparse.Namespace) -> int:
         device=checked_device(arguments.device),
         progress=sys.stderr.isatty(),
     )
+    extractor.card["command"] = _command(arguments)
+    extractor.save(arguments.out)
     figures = extractor.card["verification"]
     if arguments.json:
         card = {key: extractor.card[key] for key in ("steps", "seconds", "verification")}
@@ -121,3 +124,14 @@ def train(arguments: argparse.Namespace) -> int:
         print(f"{arguments.out}: extractor {extractor.hash[:12]} after {arguments.steps} steps")
         print_table(["on models it never saw", ""], figures.items())
     return 0
+
+
+def _command(arguments: argparse.Namespace) -> str:
+    """The command that repeats a training, for the model card: names of files, not their places."""
+    words = ["fpkit", "train"]
+    for name in ("zoo", "photos", "out"):
+        if getattr(arguments, name) is not None:
+            words += [f"--{name}", Path(getattr(arguments, name)).name]
+    for name in ("procedural", "steps", "loss", "models", "images", "precision", "seed"):
+        words += [f"--{name}", str(getattr(arguments, name))]
+    return shlex.join(words)

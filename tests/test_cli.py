@@ -416,6 +416,7 @@ def test_train_makes_an_extractor_that_verifies(fpkit, tree, tmp_path):
     network = load_extractor(out)
     assert made["out"] == str(out) and made["steps"] == 2 and made["hash"] == network.hash
     assert made["verification"] == network.card["verification"]
+    assert network.card["command"].startswith("fpkit train --zoo zoo --out extractor --procedural 9")
     image = tree / "down" / "0.png"
     answer = json.loads(fpkit("verify", image, image, "--extractor", out, "--json"))
     assert answer["threshold"] == made["verification"]["threshold"]
