@@ -176,6 +176,8 @@ def _train(verbs: Verbs) -> None:
     add("--loss", choices=get_args(Loss), default=defaults.loss, help=f"({defaults.loss})")
     add("--models", type=int, default=stream.models, help=f"per batch ({stream.models})")
     add("--images", type=int, default=stream.images, help=f"per model ({stream.images})")
+    share = f"random decoders among the models, 0 to 1 ({stream.random_share})"
+    add("--random-share", type=float, default=stream.random_share, metavar="SHARE", help=share)
     add("--precision", choices=get_args(Precision), default=defaults.precision)
     add("--workers", type=int, default=0, metavar="N", help="processes that make batches (0)")
     add("--seed", type=int, default=0)

@@ -122,7 +122,7 @@ def verify(arguments: argparse.Namespace) -> int:
         print_json(answer | {"far": far})
     else:
         print("same model" if same else "not the same model, or too little to tell")
-        origin = "" if far is None else f", passed by {far:.0%} of pairs of different models"
+        origin = "" if far is None else f", passed by {far:.0%} of pairs of unlike synthetic models"
         print(f"score {score:.4f}, threshold {threshold:.4f}{origin}")
     return 0
 

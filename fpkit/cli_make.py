@@ -98,7 +98,12 @@ def train(arguments: argparse.Namespace) -> int:
     from fpkit.training import train as run
     from fpkit.zoo import Zoo
 
-    stream = StreamConfig(models=arguments.models, images=arguments.images, seed=arguments.seed)
+    stream = StreamConfig(
+        models=arguments.models,
+        images=arguments.images,
+        random_share=arguments.random_share,
+        seed=arguments.seed,
+    )
     extractor = run(
         TrainConfig(
             steps=arguments.steps,
@@ -132,6 +137,16 @@ def _command(arguments: argparse.Namespace) -> str:
     for name in ("zoo", "photos", "out"):
         if getattr(arguments, name) is not None:
             words += [f"--{name}", Path(getattr(arguments, name)).name]
-    for name in ("procedural", "steps", "loss", "models", "images", "precision", "seed"):
-        words += [f"--{name}", str(getattr(arguments, name))]
+    options = (
+        "procedural",
+        "steps",
+        "loss",
+        "models",
+        "images",
+        "random_share",
+        "precision",
+        "seed",
+    )
+    for name in options:
+        words += ["--" + name.replace("_", "-"), str(getattr(arguments, name))]
     return shlex.join(words)

@@ -38,9 +38,12 @@ def test_round_trip_gives_the_same_outputs(zoo, results, images):
     assert again.source == "four images" and again.entries == zoo.entries
     for result in results:
         with torch.no_grad():
-            expected = torch.round(result.model(images) * 255) / 255
+            expected = result.model(images)
+        # another memory layout adds in another order
+        torch.testing.assert_close(again.model(result.model_id)(images), expected)
         output = again.apply(result.model_id, images)
-        torch.testing.assert_close(output, expected, atol=1e-6, rtol=0)
+        assert (output - expected).abs().max() < 0.51 / 255  # rounded to 8 bit
+        assert torch.equal(torch.round(output * 255) / 255, output)
         assert not output.requires_grad
 
 
