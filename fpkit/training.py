@@ -2,8 +2,12 @@
 
 import json
 import platform
+import signal
+import threading
 import time
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -17,9 +21,9 @@ from tqdm.auto import tqdm
 from fpkit.assets import save_safetensors_atomic
 from fpkit.extractor import Extractor, ExtractorConfig
 from fpkit.losses import batch_hard_triplet, supervised_contrastive
-from fpkit.metrics import auc, eer, tar_at_far, threshold_at_far
 from fpkit.stream import FingerprintStream, Sources, StreamConfig
 from fpkit.synthesis import Precision
+from fpkit.validation import cohort, validate, validation_batch
 from fpkit.zoo import Zoo
 
 Loss = Literal["contrastive", "ce+triplet"]
@@ -104,6 +108,8 @@ def train(
 ) -> Extractor:
     """Train an extractor and write it, with its model card, into folder `out`.
 
+    Ctrl-C finishes the step, writes a checkpoint and raises KeyboardInterrupt.
+
     Parameters
     ----------
     config : TrainConfig
@@ -151,7 +157,7 @@ def train(
         start, seconds, log = run.load(out / CHECKPOINT)
     else:
         run.measure_bins(stream)
-    validation = _validation_set(config, zoo, held_out, sources)
+    validation = validation_batch(stream, held_out)
 
     last = config.steps if stop_after is None else min(config.steps, start + stop_after)
     loader = DataLoader(
@@ -164,8 +170,11 @@ def train(
     )
     began = time.perf_counter()
     step, elapsed = start, seconds
-    try:
-        with tqdm(total=config.steps, initial=start, unit="step", disable=not progress) as bar:
+    with (
+        _held_interrupts() as interrupted,
+        tqdm(total=config.steps, initial=start, unit="step", disable=not progress) as bar,
+    ):
+        try:
             for crops, labels in loader:
                 loss = run.step(crops, labels, step)
                 step += 1
@@ -178,13 +187,17 @@ def train(
                 bar.set_postfix({k: f"{v:.3f}" for k, v in row.items() if k not in _QUIET})
                 if step % config.checkpoint_every == 0:
                     run.save(out / CHECKPOINT, step, elapsed, log)
-    except KeyboardInterrupt:
-        run.save(out / CHECKPOINT, step, elapsed, log)
-        raise
+                if interrupted:
+                    break
+        except RuntimeError:  # the terminal's Ctrl-C ends the workers too
+            if not interrupted:
+                raise
     run.save(out / CHECKPOINT, step, elapsed, log)
+    if interrupted:
+        raise KeyboardInterrupt
 
     extractor = run.extractor.eval()
-    extractor.cohort.copy_(_cohort(extractor, config, stream))
+    extractor.cohort.copy_(cohort(extractor, stream, start=config.steps))
     extractor.card = {
         "steps": step,
         "seconds": round(elapsed),
@@ -199,6 +212,20 @@ def train(
     }
     extractor.save(out)
     return extractor
+
+
+@contextmanager
+def _held_interrupts() -> Iterator[list[int]]:
+    """Collect Ctrl-C, to act on it between two steps: a checkpoint must hold whole steps."""
+    held: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield held  # only the main thread gets signals
+        return
+    previous = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    try:
+        yield held
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 _QUIET = ("step", "seconds", "threshold", "far")
@@ -310,68 +337,3 @@ class _Run:
 # what may change between two parts of one training without changing its result; the number of
 # steps may until the learning rate begins to fall
 _FREE = ("workers", "checkpoint_every", "steps")
-
-
-def _validation_set(
-    config: TrainConfig, zoo: Zoo, held_out: list[str], sources: Sources
-) -> tuple[Tensor, Tensor]:
-    """Crops and labels of held-out architectures and of random decoders of another seed."""
-    from_zoo = min(16, len(held_out))
-    stream = replace(
-        config.stream,
-        models=from_zoo + 16,
-        images=8,
-        sources=32,
-        random_share=16 / (from_zoo + 16),
-        seed=config.stream.seed + 7919,
-    )
-    ids = held_out[:from_zoo]
-    crop = config.extractor.crop
-    return FingerprintStream(stream, sources, zoo=zoo, model_ids=ids, crop=crop)[0]
-
-
-@torch.no_grad()
-def validate(extractor: Extractor, crops: Tensor, labels: Tensor) -> dict[str, float]:
-    """How well single crops (n, 3, crop, crop) of models never trained on are told apart.
-
-    Returns
-    -------
-    dict
-        ``one_shot``: share of crops whose nearest template, made of the first crop of every
-        model, is their own model's; ``auc``, ``eer``, ``tar`` at FAR 1%, and the ``threshold``
-        that gives that FAR.
-    """
-    mode = extractor.training
-    extractor.eval()
-    device = extractor.positions.device
-    raw = torch.cat([extractor(part.to(device)) for part in crops.split(128)])
-    extractor.train(mode)
-    unit = functional.normalize(raw)
-    unit = functional.normalize(unit - (extractor.cohort if not mode else unit.mean(0)))
-    scores = (unit @ unit.T).cpu()
-    same = labels[:, None] == labels[None]
-    upper = torch.ones_like(same).triu(1)
-    genuine = scores[same & upper].double().numpy()
-    impostor = scores[~same & upper].double().numpy()
-    first = torch.tensor([int((labels == k).nonzero()[0]) for k in labels.unique()])
-    probes = torch.ones(len(labels), dtype=torch.bool)
-    probes[first] = False
-    nearest = labels[first][scores[probes][:, first].argmax(1)]
-    return {
-        "one_shot": (nearest == labels[probes]).double().mean().item(),
-        "auc": auc(genuine, impostor),
-        "eer": eer(genuine, impostor),
-        "tar": tar_at_far(genuine, impostor, far=0.01),
-        "threshold": threshold_at_far(impostor, far=0.01),
-        "far": 0.01,
-    }
-
-
-@torch.no_grad()
-def _cohort(extractor: Extractor, config: TrainConfig, stream: FingerprintStream) -> Tensor:
-    """Mean unit embedding over batches that training did not see: the centre of all scores."""
-    units = [
-        functional.normalize(extractor(stream[config.steps + i][0].to(extractor.cohort.device)))
-        for i in range(8)
-    ]
-    return torch.cat(units).mean(0)

@@ -33,7 +33,8 @@ CHAINS = [
     "images manifest protocol bench",
     "spectrum baselines bench",
     "losses training",
-    "metrics training",
+    "metrics validation training",
+    "stream validation",
     "plots widgets teach cli",
     "pictures widgets teach cli",
 ]

@@ -1,15 +1,19 @@
+import signal
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
+from fpkit import training
 from fpkit.arch import paper_specs
 from fpkit.extractor import ExtractorConfig, load_extractor
 from fpkit.procedural import procedural_images
 from fpkit.stream import SIZE, FingerprintStream, Sources, StreamConfig
 from fpkit.synthesis import synthesize
-from fpkit.training import CHECKPOINT, TrainConfig, split_zoo, train, validate
+from fpkit.training import CHECKPOINT, TrainConfig, split_zoo, train
+from fpkit.validation import validate
 from fpkit.zoo import Zoo
 
 STREAM = StreamConfig(models=4, images=2, random_share=0.5, sources=4, jpeg_share=0.5)
@@ -90,9 +94,9 @@ def test_sources_mix_photographs_and_procedural_images(tmp_path):
 
 
 def test_held_out_architectures_never_train(zoo):
-    training, held_out = split_zoo(zoo, CONFIG)
-    assert set(training) | set(held_out) == set(zoo.model_ids) and len(held_out) == 2
-    assert not {m.split("/")[0] for m in training} & {m.split("/")[0] for m in held_out}
+    used, held_out = split_zoo(zoo, CONFIG)
+    assert set(used) | set(held_out) == set(zoo.model_ids) and len(held_out) == 2
+    assert not {m.split("/")[0] for m in used} & {m.split("/")[0] for m in held_out}
     best = sorted(entry["residual"] for entry in zoo.entries)[2]
     few = split_zoo(zoo, replace(CONFIG, max_residual=best))
     assert len(few[0]) + len(few[1]) == 3
@@ -111,6 +115,26 @@ def test_resumed_training_is_bit_identical(zoo, sources, tmp_path, loss):
     losses = [[row["loss"] for row in e.card["curve"] if row["step"] == 6] for e in (whole, parts)]
     assert losses[0] == losses[1] and len(losses[0]) == 1
     assert load_extractor(tmp_path / "whole").hash == whole.hash
+
+
+def test_ctrl_c_finishes_the_step_and_loses_nothing(zoo, sources, tmp_path, monkeypatch):
+    options = {"zoo": zoo, "sources": sources, "progress": False}
+    whole = train(CONFIG, out=tmp_path / "whole", **options)
+    step = training._Run.step
+
+    def interrupted(run, crops, labels, number):
+        if number == 2:
+            signal.raise_signal(signal.SIGINT)
+        return step(run, crops, labels, number)
+
+    before = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training._Run, "step", interrupted)
+        train(replace(CONFIG, checkpoint_every=100), out=tmp_path / "parts", **options)
+    assert signal.getsignal(signal.SIGINT) == before
+    with safe_open(tmp_path / "parts" / CHECKPOINT, framework="pt") as file:
+        assert file.metadata()["step"] == "3"
+    assert train(CONFIG, out=tmp_path / "parts", **options).hash == whole.hash
 
 
 def test_steps_may_change_until_the_fall(zoo, sources, tmp_path):
