@@ -2,7 +2,8 @@
 
     python data/photos/make_photos.py --out photos.npy
     python data/zoo/build_zoo.py --tiles photos.npy --out zoo --models 200 --jobs 2
-    python data/zoo/build_zoo.py --ship zoo --models 72 --out data/zoo
+    python data/zoo/build_zoo.py --ship zoo --models 80 --out data/zoo
+    python data/zoo/build_zoo.py --out data/zoo --models 0        only prints a summary
 
 Interrupt it at will: what is finished is in the manifest, and the same command goes on. The order
 of architectures is a seeded shuffle of the paper's 288, so that any beginning of it covers every
@@ -14,6 +15,7 @@ import random
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import torch
@@ -64,8 +66,17 @@ def build(arguments: argparse.Namespace) -> None:
     with get_context("spawn").Pool(arguments.jobs) as pool:
         for result in tqdm(pool.imap(work, todo), total=len(todo), unit="model"):
             zoo.add(result)
+    print(summary(zoo))
+
+
+def summary(zoo: Zoo) -> str:
+    """How many models reached eta, and the medians of residual and of training time."""
     reached = sum(entry["reached"] for entry in zoo.entries)
-    print(f"{len(zoo)} models in {arguments.out}, {reached} reached eta = {arguments.eta}")
+    residual, seconds = (median(e[key] for e in zoo.entries) for key in ("residual", "seconds"))
+    return (
+        f"{len(zoo)} models in {zoo.path}, {reached} reached eta; medians: residual "
+        f"{residual:.4f}, {seconds:.1f} s on one core"
+    )
 
 
 def ship(arguments: argparse.Namespace) -> None:
@@ -79,7 +90,7 @@ def ship(arguments: argparse.Namespace) -> None:
         missing = set(options) - {getattr(spec, field) for spec in specs}
         assert not missing, f"{field} lacks {missing}: ship more models"
     size = sum(file.stat().st_size for file in arguments.out.glob("*.safetensors"))
-    print(f"{len(small)} models, {size / 1e6:.1f} MB in {arguments.out}")
+    print(f"{summary(small)}; {size / 1e6:.1f} MB")
 
 
 def main() -> None:
