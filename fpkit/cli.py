@@ -20,7 +20,7 @@ from fpkit.bench import METHODS
 from fpkit.cli_io import note
 from fpkit.residual import RESIDUALS
 from fpkit.stream import StreamConfig
-from fpkit.synthesis import Precision
+from fpkit.synthesis import ETA, MAX_STEPS, Precision
 from fpkit.training import Loss, TrainConfig
 
 START = "00_start_here.ipynb"
@@ -145,8 +145,9 @@ def _synth(verbs: Verbs) -> None:
     )
     parser.add_argument("--out", metavar="DIR", help="the zoo, made if it is not there")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--eta", type=float, default=0.005, help="residual to stop at (0.005)")
-    parser.add_argument("--max-steps", type=int, default=400, help="steps to stop at (400)")
+    parser.add_argument("--eta", type=float, default=ETA, help=f"residual to stop at ({ETA})")
+    steps = f"steps to stop at ({MAX_STEPS})"
+    parser.add_argument("--max-steps", type=int, default=MAX_STEPS, help=steps)
     _device(parser)
     _batch(parser)
 

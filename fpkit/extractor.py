@@ -226,8 +226,7 @@ def load_extractor(
             config = ExtractorConfig(**(stored | {"widths": tuple(stored["widths"])}))
             state = {name: weights.get_tensor(name) for name in weights.keys()}
         extractor = Extractor(config)
-        # batch norm's counter is of no use after training and is not stored
-        extractor.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+        extractor.load_state_dict(state)
         extractor.card = json.loads((folder / CARD).read_text(encoding="utf-8"))
     except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{file} holds no fpkit extractor: {error}") from error

@@ -92,21 +92,22 @@ def tar_at_far(genuine: ArrayLike, impostor: ArrayLike, far: float = 0.01) -> fl
 
 
 def threshold_at_far(impostor: ArrayLike, *, far: float = 0.01) -> float:
-    """Threshold that at most the share `far` of impostor scores exceeds.
+    """Lowest threshold that at most the share `far` of impostor scores reaches.
 
-    Choose it on a development split and accept scores ABOVE it; on the pairs that are then
-    reported it would flatter.
+    As everywhere here, scores from the threshold on are accepted. Choose it on a development
+    split; on the pairs that are then reported it would flatter.
 
     Examples
     --------
-    >>> threshold_at_far([0.1, 0.2, 0.3, 0.4], far=0.25)
-    0.3
+    >>> threshold = threshold_at_far([0.1, 0.2, 0.3, 0.4], far=0.25)
+    >>> 0.3 < threshold < 0.4
+    True
     """
     if not 0 <= far <= 1:
         raise ValueError(f"far must be in [0, 1], got {far}")
     impostor = np.sort(_scores("impostor", impostor))
-    accepted = int(far * impostor.size)
-    return float(impostor[max(0, impostor.size - accepted - 1)])
+    refused = impostor.size - int(far * impostor.size + 1e-9)
+    return float(np.nextafter(impostor[refused - 1], np.inf) if refused else impostor[0])
 
 
 def bootstrap_interval(

@@ -110,10 +110,9 @@ class Sources:
         for procedural in made.tolist():
             pool = self._images if procedural else self._tiles
             index = int(torch.randint(len(pool), (1,), generator=generator))
-            if procedural:
-                image = self._images[index]
-            else:
-                image = torch.from_numpy(self._tiles[index].copy()).permute(2, 0, 1) / 255
+            image = pool[index]
+            if not procedural:
+                image = torch.from_numpy(image.copy()).permute(2, 0, 1) / 255
             image = random_crop(image, SIZE, generator=generator)
             flips = torch.rand(3, generator=generator) < 0.5
             if flips[0]:

@@ -15,6 +15,7 @@ from fpkit.arch import ArchSpec, model_id
 from fpkit.blocks import SyntheticModel
 
 ETA = 0.005  # mean squared error at which training stops: Yang et al. 2025
+MAX_STEPS = 400  # of one model, unless eta is reached before
 CROP = 64  # training crops; the residual is always measured on the whole images
 BATCH = 16
 Precision = Literal["float32", "bfloat16"]
@@ -51,7 +52,7 @@ def synthesize(
     *,
     seed: int = 0,
     eta: float = ETA,
-    max_steps: int = 300,
+    max_steps: int = MAX_STEPS,
     learning_rate: float = 3e-3,
     device: str | torch.device = "cpu",
     precision: Precision = "float32",

@@ -10,6 +10,8 @@ from fpkit.extractor import Extractor
 from fpkit.metrics import auc, eer, tar_at_far, threshold_at_far
 from fpkit.stream import FingerprintStream
 
+FAR = 0.01  # false-accept rate of the threshold on the card
+
 
 def validation_batch(stream: FingerprintStream, held_out: list[str]) -> tuple[Tensor, Tensor]:
     """Crops and labels of up to 16 held-out models of the zoo and 16 fresh random decoders.
@@ -43,10 +45,8 @@ def validate(extractor: Extractor, crops: Tensor, labels: Tensor) -> dict[str, f
     """
     mode = extractor.training
     extractor.eval()
-    device = extractor.positions.device
-    raw = torch.cat([extractor(part.to(device)) for part in crops.split(128)])
+    unit = _unit_embeddings(extractor, crops)
     extractor.train(mode)
-    unit = functional.normalize(raw)
     unit = functional.normalize(unit - (extractor.cohort if not mode else unit.mean(0)))
     scores = (unit @ unit.T).cpu()
     same = labels[:, None] == labels[None]
@@ -61,9 +61,9 @@ def validate(extractor: Extractor, crops: Tensor, labels: Tensor) -> dict[str, f
         "one_shot": (nearest == labels[probes]).double().mean().item(),
         "auc": auc(genuine, impostor),
         "eer": eer(genuine, impostor),
-        "tar": tar_at_far(genuine, impostor, far=0.01),
-        "threshold": threshold_at_far(impostor, far=0.01),
-        "far": 0.01,
+        "tar": tar_at_far(genuine, impostor, far=FAR),
+        "threshold": threshold_at_far(impostor, far=FAR),
+        "far": FAR,
     }
 
 
@@ -72,8 +72,12 @@ def cohort(
     extractor: Extractor, stream: FingerprintStream, *, start: int, batches: int = 8
 ) -> Tensor:
     """Mean unit embedding (dim,) over the batches from `start` on: the centre of all scores."""
-    device = extractor.cohort.device
     crops = torch.cat([stream[start + i][0] for i in range(batches)])
-    return torch.cat(
-        [functional.normalize(extractor(p.to(device))) for p in crops.split(128)]
-    ).mean(0)
+    return _unit_embeddings(extractor, crops).mean(0)
+
+
+def _unit_embeddings(extractor: Extractor, crops: Tensor) -> Tensor:
+    """(n, dim) unit embeddings of single crops, not centred, on the extractor's device."""
+    device = extractor.cohort.device
+    raw = torch.cat([extractor(part.to(device)) for part in crops.split(128)])
+    return functional.normalize(raw)

@@ -5,7 +5,15 @@ import math
 import numpy as np
 import pytest
 
-from fpkit.metrics import auc, bootstrap_interval, eer, frechet_distance, roc, tar_at_far
+from fpkit.metrics import (
+    auc,
+    bootstrap_interval,
+    eer,
+    frechet_distance,
+    roc,
+    tar_at_far,
+    threshold_at_far,
+)
 
 
 def normal_cdf(x: float) -> float:
@@ -134,3 +142,20 @@ def test_frechet_and_bootstrap_arguments_are_checked():
         frechet_distance(np.zeros(2), np.eye(3), np.zeros(2), np.eye(2))
     with pytest.raises(ValueError, match="level"):
         bootstrap_interval([1.0], level=1.0, seed=0)
+
+
+@pytest.mark.parametrize("far", [0.0, 0.01, 0.29, 0.5])
+def test_threshold_accepts_as_the_roc_does(far):
+    generator = np.random.default_rng(0)
+    # rounded: ties within and between the two sets
+    genuine, impostor = generator.normal(1, 1, 150).round(1), generator.normal(0, 1, 100).round(1)
+    threshold = threshold_at_far(impostor, far=far)
+    assert (impostor >= threshold).mean() <= far
+    assert (genuine >= threshold).mean() == tar_at_far(genuine, impostor, far=far)
+
+
+def test_threshold_at_the_ends():
+    assert threshold_at_far([0.2, 0.1], far=1.0) == 0.1
+    assert threshold_at_far([0.2, 0.1], far=0.0) == np.nextafter(0.2, 1)
+    with pytest.raises(ValueError, match="far must be"):
+        threshold_at_far([0.1], far=1.1)
