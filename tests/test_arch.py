@@ -20,8 +20,9 @@ def test_id_is_readable_and_names_the_model():
     [
         ("K2-L1", "must have the parts"),
         ("", "must have the parts"),
-        ("K2-L1-Unearest-Arelu-Nbatch-Spost-X1", "must have the parts"),
-        ("K3-L1-Unearest-Arelu-Nbatch-Spost", "'K3' is no option of axis K"),
+        ("K2-L1-Unearest-Arelu-Nbatch-Spost-Z1", "must have the parts"),
+        ("K4-L1-Unearest-Arelu-Nbatch-Spost", "'K4' is no option of axis K"),
+        ("K2-L1-Unearest-Arelu-Nbatch-Spost-F7", "'F7' is no option of axis F .*Fmix"),
         ("K2-L1-Ucubic-Arelu-Nbatch-Spost", "'Ucubic' is no option of axis U .*Ubilinear"),
     ],
 )
