@@ -1,15 +1,43 @@
 """Figures of merit: what a set of scores, or two sets of vectors, says about a method.
 
 Scores are similarities: higher means more alike. *Genuine* scores come from pairs with one
-source, *impostor* scores from pairs with two. Everything is numpy float64.
+source, *impostor* scores from pairs with two. Everything is numpy float64. The figures of whole
+populations of models live in :mod:`fpkit.clouds` (formulas) and :mod:`fpkit.populations` (at equal
+n, with interval and baseline) and can be imported from here as well.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-FloatArray = NDArray[np.float64]
+from fpkit.clouds import (
+    FloatArray,
+    covered_share,
+    frechet_distance,
+    mean_pairwise_distance,
+    sample_frechet_distance,
+    vendi_score,
+)
+from fpkit.populations import Estimate, coverage, diversity, ffd
+
+__all__ = [
+    "Estimate",
+    "auc",
+    "bootstrap_interval",
+    "coverage",
+    "covered_share",
+    "diversity",
+    "eer",
+    "ffd",
+    "frechet_distance",
+    "mean_pairwise_distance",
+    "roc",
+    "sample_frechet_distance",
+    "tar_at_far",
+    "threshold_at_far",
+    "vendi_score",
+]
 
 
 def roc(genuine: ArrayLike, impostor: ArrayLike) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -150,58 +178,6 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def frechet_distance(
-    mean1: ArrayLike, covariance1: ArrayLike, mean2: ArrayLike, covariance2: ArrayLike
-) -> float:
-    """Squared Frechet (2-Wasserstein) distance between two Gaussians.
-
-    ``|m1 - m2|^2 + trace(C1 + C2 - 2 (C1 C2)^(1/2))``, the distance inside FID and FFD.
-
-    Parameters
-    ----------
-    mean1, mean2
-        (d,) means.
-    covariance1, covariance2
-        (d, d) covariances: symmetric, positive semi-definite, singular allowed.
-
-    Returns
-    -------
-    float
-        At least 0. Estimated from n samples it is biased upwards: two draws of the same
-        64-dimensional Gaussian are 32.8 apart at n = 64 and still 0.5 at n = 4096, so always
-        give n and d and compare with two draws of the same source.
-
-    Raises
-    ------
-    ValueError
-        If the shapes do not match.
-
-    Notes
-    -----
-    The trace of ``(C1 C2)^(1/2)`` is the sum of the singular values of ``C1^(1/2) C2^(1/2)``:
-    only symmetric square roots are needed and no complex number appears. Rounding can leave a
-    sum slightly below 0, which is clipped.
-
-    References
-    ----------
-    Dowson and Landau, "The Frechet distance between multivariate normal distributions", 1982.
-    """
-    mean1, mean2 = np.asarray(mean1, np.float64), np.asarray(mean2, np.float64)
-    covariance1 = np.asarray(covariance1, np.float64)
-    covariance2 = np.asarray(covariance2, np.float64)
-    dim = mean1.size
-    if not (mean1.shape == mean2.shape == (dim,)) or not (
-        covariance1.shape == covariance2.shape == (dim, dim)
-    ):
-        raise ValueError(
-            "two means (d,) and two covariances (d, d) expected, got "
-            f"{mean1.shape}, {mean2.shape} and {covariance1.shape}, {covariance2.shape}"
-        )
-    overlap = np.linalg.norm(_square_root(covariance1) @ _square_root(covariance2), ord="nuc")
-    spread = np.trace(covariance1) + np.trace(covariance2) - 2 * overlap
-    return float(max(((mean1 - mean2) ** 2).sum() + spread, 0.0))
-
-
 def _scores(name: str, values: ArrayLike) -> FloatArray:
     array = np.asarray(values, dtype=np.float64).ravel()
     if array.size == 0:
@@ -209,9 +185,3 @@ def _scores(name: str, values: ArrayLike) -> FloatArray:
     if not np.isfinite(array).all():
         raise ValueError(f"{name} holds {np.count_nonzero(~np.isfinite(array))} NaN or infinite")
     return array
-
-
-def _square_root(covariance: FloatArray) -> FloatArray:
-    """Symmetric square root; eigenvalues that rounding left below 0 count as 0."""
-    values, vectors = np.linalg.eigh(covariance)
-    return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T

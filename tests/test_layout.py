@@ -29,7 +29,7 @@ CHAINS = [
     "procedural stream",
     "decoders stream",
     "residual spectrum extractor",
-    "metrics gallery protocol bench",
+    "clouds populations metrics gallery protocol bench",
     "images manifest protocol bench",
     "spectrum baselines bench",
     "losses training",
