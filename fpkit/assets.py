@@ -14,7 +14,7 @@ from pathlib import Path
 from safetensors.torch import save
 from torch import Tensor
 
-_PARTS = ("extractor", "zoo", "denoiser")
+_PARTS = ("extractor", "zoo", "denoiser", "encoder", "realworld", "swap")
 
 
 def data_dir() -> Path:
@@ -56,6 +56,21 @@ def zoo_path() -> Path:
 def denoiser_path() -> Path:
     """Folder of the shipped denoiser weights and their licence. Raises FileNotFoundError."""
     return _part("denoiser")
+
+
+def encoder_path() -> Path:
+    """Folder of the shipped encoder that random decoders share. Raises FileNotFoundError."""
+    return _part("encoder")
+
+
+def realworld_path() -> Path:
+    """Folder of the measured fingerprints of real generators. Raises FileNotFoundError."""
+    return _part("realworld")
+
+
+def swap_path() -> Path:
+    """Folder of the shipped pairs of generators for block swaps. Raises FileNotFoundError."""
+    return _part("swap")
 
 
 def _part(name: str) -> Path:

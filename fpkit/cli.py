@@ -10,14 +10,14 @@ import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeAlias, get_args
+from typing import get_args
 
-from fpkit import cli_attribute, cli_make
+from fpkit import cli_attribute, cli_make, cli_zoo
 from fpkit.bench import METHODS
-from fpkit.cli_io import note
+from fpkit.cli_io import Verbs, add_verb, note
 from fpkit.residual import RESIDUALS
 from fpkit.stream import StreamConfig
 from fpkit.synthesis import ETA, MAX_STEPS, Precision
@@ -80,24 +80,18 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="fpkit VERB --help shows an example of each. FPKIT_DEBUG=1 shows tracebacks.",
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for add in (_synth, _train, _enrol, _identify, _verify, _fingerprint, _bench, _lab):
+    for add in (
+        _synth,
+        _train,
+        _enrol,
+        _identify,
+        _verify,
+        _fingerprint,
+        _bench,
+        cli_zoo.add_to,
+        _lab,
+    ):
         add(verbs)
-    return parser
-
-
-Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-Run: TypeAlias = Callable[[argparse.Namespace], int]
-
-
-def _verb(verbs: Verbs, name: str, run: Run, text: str, *, example: str) -> argparse.ArgumentParser:
-    parser = verbs.add_parser(
-        name,
-        help=text,
-        description=text[0].upper() + text[1:] + ("" if text.endswith("?") else "."),
-        epilog=f"example:\n  {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(run=run, check=lambda arguments: None)
     return parser
 
 
@@ -128,7 +122,7 @@ def _extractor(parser: argparse.ArgumentParser) -> None:
 
 
 def _synth(verbs: Verbs) -> None:
-    parser = _verb(
+    parser = add_verb(
         verbs,
         "synth",
         cli_make.synth,
@@ -160,7 +154,7 @@ def _synth(verbs: Verbs) -> None:
 
 def _train(verbs: Verbs) -> None:
     defaults, stream = TrainConfig(), StreamConfig()
-    parser = _verb(
+    parser = add_verb(
         verbs,
         "train",
         cli_make.train,
@@ -187,7 +181,7 @@ def _train(verbs: Verbs) -> None:
 
 
 def _enrol(verbs: Verbs) -> None:
-    parser = _verb(
+    parser = add_verb(
         verbs,
         "enrol",
         cli_attribute.enrol,
@@ -213,7 +207,7 @@ def _enrol(verbs: Verbs) -> None:
 
 
 def _identify(verbs: Verbs) -> None:
-    parser = _verb(
+    parser = add_verb(
         verbs,
         "identify",
         cli_attribute.identify,
@@ -227,7 +221,7 @@ def _identify(verbs: Verbs) -> None:
 
 
 def _verify(verbs: Verbs) -> None:
-    parser = _verb(
+    parser = add_verb(
         verbs,
         "verify",
         cli_attribute.verify,
@@ -244,7 +238,7 @@ def _verify(verbs: Verbs) -> None:
 
 
 def _fingerprint(verbs: Verbs) -> None:
-    parser = _verb(
+    parser = add_verb(
         verbs,
         "fingerprint",
         cli_attribute.fingerprint,
@@ -272,7 +266,7 @@ def _fingerprint(verbs: Verbs) -> None:
 
 
 def _bench(verbs: Verbs) -> None:
-    parser = _verb(
+    parser = add_verb(
         verbs,
         "bench",
         cli_attribute.bench,
@@ -295,7 +289,7 @@ def _bench(verbs: Verbs) -> None:
 
 def _lab(verbs: Verbs) -> None:
     text = "open the notebooks in JupyterLab; further arguments go to it"
-    _verb(verbs, "lab", lab, text, example="fpkit lab --no-browser")
+    add_verb(verbs, "lab", lab, text, example="fpkit lab --no-browser")
 
 
 # ---- notebooks ---------------------------------------------------------------------------------

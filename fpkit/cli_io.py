@@ -5,13 +5,17 @@ Results go to stdout, everything else to stderr.
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from fpkit.images import list_images
+
+Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Run: TypeAlias = Callable[[argparse.Namespace], int]
 
 
 class Skipped:
@@ -99,3 +103,18 @@ def checked_device(name: str) -> str:
 def plural(count: int, noun: str) -> str:
     """``1 image``, ``2 images``."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def add_verb(
+    verbs: Verbs, name: str, run: Run, text: str, *, example: str
+) -> argparse.ArgumentParser:
+    """Declare one verb: what runs it, a line of help, and an example that --help shows."""
+    parser = verbs.add_parser(
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ("" if text.endswith("?") else "."),
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run, check=lambda arguments: None)
+    return parser

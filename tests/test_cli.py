@@ -110,7 +110,7 @@ def gallery(fpkit, tree, extractor, tmp_path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "verb", ["synth", "train", "enrol", "identify", "verify", "fingerprint", "bench", "lab"]
+    "verb", ["synth", "train", "enrol", "identify", "verify", "fingerprint", "bench", "zoo", "lab"]
 )
 def test_help_has_an_example(fpkit, verb):
     assert f"example:\n  fpkit {verb} " in fpkit(verb, "--help")

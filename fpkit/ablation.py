@@ -1,0 +1,319 @@
+"""The ablation table: which synthetic models shape spectra as the real ones do?
+
+Every row is a population of synthetic models (all of a zoo, or those without an axis of the
+space, random decoders, ...) against the same real models, at equal n. See
+:mod:`fpkit.populations` for what the figures are.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fpkit.arch import AXES, PAPER, ArchSpace, ArchSpec
+from fpkit.fidelity import (
+    CROP,
+    MARGIN,
+    Population,
+    View,
+    random_population,
+    source_population,
+    zoo_population,
+)
+from fpkit.populations import Estimate, coverage, diversity, ffd
+from fpkit.procedural import procedural_images
+from fpkit.stream import Sources
+from fpkit.zoo import Zoo
+
+Result = dict[str, Any]
+
+# "without an axis": only this option of it is left; U as in the paper, the others our choice
+ONLY: dict[str, int | str] = {
+    "K": 1,
+    "L": 1,
+    "U": "bilinear",
+    "A": "relu",
+    "N": "batch",
+    "S": "post",
+}
+LEAST = 8  # fewer models than this give no row of figures
+BANDWIDTH = 1.0  # dB; the same model seen on other images is 0.3 (real) to 0.6 dB away
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblationConfig:
+    """What is compared, and how.
+
+    Attributes
+    ----------
+    random
+        Number of random decoders.
+    every_option
+        A row for every single option of every axis, not for one per axis.
+    k
+        Neighbours of :func:`fpkit.populations.coverage`.
+    draws, seed
+        Of all estimates.
+    view
+        How images are made and looked at; its residual must be that of the real models.
+    """
+
+    random: int = 64
+    every_option: bool = False
+    k: int = 3
+    draws: int = 500
+    seed: int = 0
+    view: View = View()
+
+
+def source_pool(tiles: str | Path | None, *, count: int = 192, seed: int = 0) -> Tensor:
+    """Images to apply synthetic models to: (count, 3, 160, 160) in [0, 1].
+
+    Parameters
+    ----------
+    tiles
+        Photograph tiles, see :class:`fpkit.stream.Sources`; None: procedural images.
+    count, seed
+        How many, and the seed of their choice.
+    """
+    if tiles is None:
+        return procedural_images(count, CROP + 2 * MARGIN, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    return Sources(tiles, share=0.0).draw(count, generator=generator)
+
+
+def ablation(
+    zoo: Zoo,
+    real: Population,
+    pool: Tensor,
+    *,
+    extended: Zoo | None = None,
+    config: AblationConfig | None = None,
+    progress: bool = False,
+) -> Result:
+    """Compare a zoo, parts of it and other synthetic models with real models.
+
+    Parameters
+    ----------
+    zoo
+        Its models of the paper's space are the full space; rows without an axis are parts.
+    real
+        Real models, at least 16, see :func:`fpkit.realworld.real_population`.
+    pool
+        Images to apply the synthetic models to, see :func:`source_pool`.
+    extended
+        A zoo of the extended space.
+    config
+        By default ``AblationConfig()``.
+    progress
+        Show bars on stderr.
+
+    Returns
+    -------
+    dict
+        ``n``, ``d``, ``config``, ``real`` (how the real models stand among themselves), ``rows``
+        and ``seconds``; JSON can hold it. n is half the number of real models; a row of fewer
+        models is computed at their number and says so, one of fewer than 8 has no figures.
+
+    Raises
+    ------
+    ValueError
+        If there are too few real models, or the zoo has no model of the paper's space.
+    """
+    config = AblationConfig() if config is None else config
+    start = time.perf_counter()
+    n = len(real) // 2
+    if n < LEAST:
+        raise ValueError(f"at least {2 * LEAST} real models are needed, got {len(real)}")
+    specs = {entry["model_id"]: ArchSpec.parse(entry["arch_id"]) for entry in zoo.entries}
+    inside = [name for name, spec in specs.items() if spec in PAPER]
+    if not inside:
+        raise ValueError(f"{zoo.path} has no model of the paper's space")
+    view = config.view
+    full = zoo_population(zoo, pool, names=inside, view=view, progress=progress)
+    populations: dict[str, Population | None] = {"full space": full}
+    for title, space in _parts(config.every_option):
+        populations[title] = full.select(lambda name, space=space: specs[name] in space)
+    first = {name for name in inside if zoo.entry(name)["seed"] == _first_seed(zoo, specs[name])}
+    populations["without seeds (one per architecture)"] = full.select(first.__contains__)
+    reached = {name for name in inside if zoo.entry(name)["reached"]}
+    populations["only those trained to their target"] = full.select(reached.__contains__)
+    populations["random decoders, untrained"] = (
+        random_population(config.random, pool, view=view, progress=progress)
+        if config.random
+        else None
+    )
+    if extended is not None:
+        populations["extended space"] = zoo_population(extended, pool, view=view, progress=progress)
+    populations["no model: the source images"] = source_population(len(real), pool, view=view)
+    scaled = real.vectors()
+    rows = [_row(title, found, full, scaled, n, config) for title, found in populations.items()]
+    return {
+        "n": n,
+        "d": scaled.shape[1],
+        "config": asdict(config),
+        "real": _real_row(real, n, config),
+        "rows": rows,
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+
+
+def _parts(every_option: bool) -> list[tuple[str, ArchSpace]]:
+    """Title and space of each row without an axis."""
+    rows = []
+    for letter, (field, options) in AXES.items():
+        for option in options if every_option else (ONLY[letter],):
+            rows.append((f"without {letter} ({option} only)", PAPER.restrict(**{field: option})))
+    return rows
+
+
+def _first_seed(zoo: Zoo, spec: ArchSpec) -> int:
+    return min(entry["seed"] for entry in zoo.entries if entry["arch_id"] == spec.id)
+
+
+def _row(
+    title: str,
+    population: Population | None,
+    full: Population,
+    real: np.ndarray,
+    n: int,
+    config: AblationConfig,
+) -> Result:
+    models = 0 if population is None else len(population)
+    if population is None or models < LEAST:
+        return {"title": title, "models": models, "n": None}
+    n = min(n, models, len(full))
+    vectors, shared = population.vectors(), {"n": n, "draws": config.draws, "seed": config.seed}
+    distance = ffd(real, vectors, **shared)
+    row = {
+        "title": title,
+        "models": models,
+        "n": n,
+        "ffd": _figures(distance),
+        "coverage": _figures(coverage(real, vectors, k=config.k, radius="real", **shared)),
+        "recall": _figures(coverage(real, vectors, k=config.k, radius="synthetic", **shared)),
+        **_diversities(population, n, config),
+    }
+    if population is not full:
+        gap, interval = distance.minus(ffd(real, full.vectors(), **shared))
+        row["ffd_minus_full"] = {"value": gap, "interval": list(interval)}
+    return row
+
+
+def _real_row(real: Population, n: int, config: AblationConfig) -> Result:
+    """The real models among themselves: half against half."""
+    vectors, shared = real.vectors(), {"n": n, "draws": config.draws, "seed": config.seed}
+    figures = {
+        "ffd": ffd(vectors, vectors, **shared),
+        "coverage": coverage(vectors, vectors, k=config.k, radius="real", **shared),
+        "recall": coverage(vectors, vectors, k=config.k, radius="synthetic", **shared),
+    }
+    halves = {
+        name: {"value": found.baseline, "interval": list(found.baseline_interval or ())}
+        for name, found in figures.items()
+    }
+    return {"models": len(real), "n": n, **halves, **_diversities(real, n, config)}
+
+
+def _diversities(population: Population, n: int, config: AblationConfig) -> Result:
+    """Vendi score, and mean pairwise distance as root mean square dB over the rings."""
+    scale = np.sqrt(population.profiles[0].shape[1])
+    vectors = population.vectors() / scale
+    within = population.resampled(n, seed=config.seed) / scale
+    shared = {"within": within, "n": n, "draws": config.draws, "seed": config.seed}
+    return {
+        "vendi": _figures(diversity(vectors, bandwidth=BANDWIDTH, **shared)),
+        "distance_db": _figures(diversity(vectors, variety="distance", **shared)),
+    }
+
+
+def _figures(estimate: Estimate) -> Result:
+    found: Result = {"value": estimate.value, "interval": list(estimate.interval)}
+    if estimate.baseline is not None and estimate.baseline_interval is not None:
+        found["baseline"] = estimate.baseline
+        found["baseline_interval"] = list(estimate.baseline_interval)
+    return found
+
+
+# ---- as text -----------------------------------------------------------------------------------
+
+HEADS = (
+    "synthetic models",
+    "models",
+    "n",
+    "FFD",
+    "FFD minus full space",
+    "Vendi score",
+    "distance, dB",
+    "coverage",
+    "recall",
+)
+
+
+def to_markdown(result: Result) -> str:
+    """The result of :func:`ablation` as a Markdown table with what is needed to read it."""
+    view = result["config"]["view"]
+    n, real = result["n"], result["real"]
+    quality = view["jpeg_quality"]
+    stored = "8-bit" if quality is None else f"JPEG {quality}"
+    lines = [
+        f"{real['models']} real models; synthetic images: {view['images']} per model, {stored}, "
+        f"residual `{view['residual']}`, {view['crop']} pixels; d = {result['d']} rings, in dB.",
+        "",
+        _line(HEADS),
+        _line(["---", *["---:"] * (len(HEADS) - 1)]),
+        _line(_cells("*real models, half against half*", real, n)),
+        *(_line(_cells(row["title"], row, n)) for row in result["rows"]),
+        "",
+        f"Means over {result['config']['draws']} draws of n = {n} models (rows of fewer models: of "
+        "their number, marked \\*), [95% of the draws]. FFD: lower is closer; half of the real "
+        f"models against the other half have {_number(real['ffd']['value'])}. Vendi score "
+        f"(bandwidth {BANDWIDTH:g} dB) and mean pairwise distance (root mean square dB): in "
+        "brackets what other images of one and the same model give. Coverage and recall: share "
+        "of the real models within reach of a synthetic one, as far as the real (coverage) or the "
+        f"synthetic (recall) model is from its k = {result['config']['k']} nearest neighbours of "
+        "its kind.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(title: str, row: Mapping[str, Any], n: int) -> list[str]:
+    if row["n"] is None:
+        return [title, str(row["models"]), *["-"] * (len(HEADS) - 2)]
+    mark = " \\*" if row["n"] < n else ""
+    gap = row.get("ffd_minus_full")
+    return [
+        title,
+        str(row["models"]),
+        f"{row['n']}{mark}",
+        _with_interval(row["ffd"]),
+        "" if gap is None else _with_interval(gap, sign="+"),
+        _with_baseline(row["vendi"]),
+        _with_baseline(row["distance_db"]),
+        _number(row["coverage"]["value"]),
+        _number(row["recall"]["value"]),
+    ]
+
+
+def _with_interval(found: Mapping[str, Any], sign: str = "") -> str:
+    low, high = (_number(value, sign) for value in found["interval"])
+    return f"{_number(found['value'], sign)} [{low}, {high}]"
+
+
+def _with_baseline(found: Mapping[str, Any]) -> str:
+    return f"{_number(found['value'])} ({_number(found['baseline'])})"
+
+
+def _number(value: float, sign: str = "") -> str:
+    return f"{value:{sign}.0f}" if abs(value) >= 20 else f"{value:{sign}.2f}"
+
+
+def _line(cells: list[str] | tuple[str, ...]) -> str:
+    return f"| {' | '.join(cells)} |"
