@@ -35,6 +35,7 @@ CHAINS = [
     "spectrum fidelity realworld",
     "zoo decoders fidelity ablation",
     "clouds populations ablation",
+    "clouds fidelity ffd_metric",
     "manifest realworld",
     "losses training",
     "metrics validation training",
@@ -161,6 +162,7 @@ def test_import_is_lazy():
     top = {name.split(".")[0] for name in loaded}
     assert "torch" in top
     heavy = {"plotly", "ipywidgets", "anywidget", "umap", "numba", "IPython", "jupyterlab"}
+    heavy |= {"torchmetrics"}
     assert not top & heavy
 
 
