@@ -26,6 +26,7 @@ OUTER = {"plots", "pictures", "widgets", "teach", "cli", "__main__"}
 CHAINS = [
     "assets images spectrum extractor training",
     "arch blocks synthesis zoo stream training",
+    "upsampling blocks",
     "procedural stream",
     "decoders stream",
     "residual spectrum extractor",
@@ -40,6 +41,10 @@ CHAINS = [
     "losses training",
     "metrics validation training",
     "stream validation",
+    "spectrum observations normalisation",
+    "synthesis normalisation",
+    "blocks generators swap",
+    "spectrum swap",
     "plots widgets teach cli",
     "pictures widgets teach cli",
 ]
