@@ -5,7 +5,6 @@ from torch import nn
 
 from fpkit.arch import AXES, EXTENDED, ArchSpec, paper_specs
 from fpkit.blocks import (
-    FilterUpsample,
     MixedConv2d,
     SyntheticModel,
     UpBlock,
@@ -13,11 +12,10 @@ from fpkit.blocks import (
     convolution,
     normalisation,
     stack_models,
-    unpatcher,
     unstack_model,
-    upsampler,
 )
 from fpkit.procedural import procedural_images
+from fpkit.upsampling import FilterUpsample, unpatcher, upsampler
 from fpkit.zoo import Zoo
 
 FIELDS = [*(field for field, _ in AXES.values()), "kernel", "skip"]

@@ -24,6 +24,7 @@ OUTER = {"plots", "pictures", "widgets", "teach", "cli", "__main__"}
 
 # Left to right: a module never needs one to its right, not even through others.
 CHAINS = [
+    "upsampling blocks",
     "assets images spectrum extractor training",
     "arch blocks synthesis zoo stream training",
     "upsampling blocks",
