@@ -11,13 +11,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fpkit.arch import AXES, PAPER, ArchSpace, ArchSpec
+from fpkit.clouds import FloatArray, Radius
 from fpkit.fidelity import (
     CROP,
     MARGIN,
@@ -182,7 +183,7 @@ def _row(
     title: str,
     population: Population | None,
     full: Population,
-    real: np.ndarray,
+    real: FloatArray,
     n: int,
     config: AblationConfig,
 ) -> Result:
@@ -190,36 +191,41 @@ def _row(
     if population is None or models < LEAST:
         return {"title": title, "models": models, "n": None}
     n = min(n, models, len(full))
-    vectors, shared = population.vectors(), {"n": n, "draws": config.draws, "seed": config.seed}
-    distance = ffd(real, vectors, **shared)
+    found = _comparisons(real, population.vectors(), n, config)
     row = {
         "title": title,
         "models": models,
         "n": n,
-        "ffd": _figures(distance),
-        "coverage": _figures(coverage(real, vectors, k=config.k, radius="real", **shared)),
-        "recall": _figures(coverage(real, vectors, k=config.k, radius="synthetic", **shared)),
+        **{name: _figures(estimate) for name, estimate in found.items()},
         **_diversities(population, n, config),
     }
     if population is not full:
-        gap, interval = distance.minus(ffd(real, full.vectors(), **shared))
+        of_full = ffd(real, full.vectors(), n=n, draws=config.draws, seed=config.seed)
+        gap, interval = found["ffd"].minus(of_full)
         row["ffd_minus_full"] = {"value": gap, "interval": list(interval)}
     return row
 
 
 def _real_row(real: Population, n: int, config: AblationConfig) -> Result:
-    """The real models among themselves: half against half."""
-    vectors, shared = real.vectors(), {"n": n, "draws": config.draws, "seed": config.seed}
-    figures = {
-        "ffd": ffd(vectors, vectors, **shared),
-        "coverage": coverage(vectors, vectors, k=config.k, radius="real", **shared),
-        "recall": coverage(vectors, vectors, k=config.k, radius="synthetic", **shared),
-    }
+    """The real models among themselves: half against half, the baseline of every comparison."""
+    vectors = real.vectors()
     halves = {
         name: {"value": found.baseline, "interval": list(found.baseline_interval or ())}
-        for name, found in figures.items()
+        for name, found in _comparisons(vectors, vectors, n, config).items()
     }
     return {"models": len(real), "n": n, **halves, **_diversities(real, n, config)}
+
+
+def _comparisons(
+    real: FloatArray, synthetic: FloatArray, n: int, config: AblationConfig
+) -> dict[str, Estimate]:
+    draws, seed = config.draws, config.seed
+    found = {"ffd": ffd(real, synthetic, n=n, draws=draws, seed=seed)}
+    for radius in get_args(Radius):
+        found[f"coverage_{radius}_radius"] = coverage(
+            real, synthetic, k=config.k, radius=radius, n=n, draws=draws, seed=seed
+        )
+    return found
 
 
 def _diversities(population: Population, n: int, config: AblationConfig) -> Result:
@@ -252,8 +258,8 @@ HEADS = (
     "FFD minus full space",
     "Vendi score",
     "distance, dB",
-    "coverage",
-    "recall",
+    "coverage, synthetic radius",
+    "coverage, real radius",
 )
 
 
@@ -276,10 +282,9 @@ def to_markdown(result: Result) -> str:
         "their number, marked \\*), [95% of the draws]. FFD: lower is closer; half of the real "
         f"models against the other half have {_number(real['ffd']['value'])}. Vendi score "
         f"(bandwidth {BANDWIDTH:g} dB) and mean pairwise distance (root mean square dB): in "
-        "brackets what other images of one and the same model give. Coverage and recall: share "
-        "of the real models within reach of a synthetic one, as far as the real (coverage) or the "
-        f"synthetic (recall) model is from its k = {result['config']['k']} nearest neighbours of "
-        "its kind.",
+        "brackets what other images of one and the same model give. Coverage: share of the real "
+        "models with a synthetic one in reach; the radius is how far the synthetic (or the real) "
+        f"model is from its neighbour number {result['config']['k']} of its own kind.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -297,8 +302,8 @@ def _cells(title: str, row: Mapping[str, Any], n: int) -> list[str]:
         "" if gap is None else _with_interval(gap, sign="+"),
         _with_baseline(row["vendi"]),
         _with_baseline(row["distance_db"]),
-        _number(row["coverage"]["value"]),
-        _number(row["recall"]["value"]),
+        _number(row["coverage_synthetic_radius"]["value"]),
+        _number(row["coverage_real_radius"]["value"]),
     ]
 
 

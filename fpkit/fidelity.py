@@ -27,6 +27,7 @@ FloatArray = NDArray[np.float64]
 Scale = Literal["db", "power"]
 
 CROP = 128
+BATCH = 4  # images at once: their activations fit into the cache of a processor, twice as fast
 MARGIN = 16  # padding marks the borders of what a synthetic model returns: these are cut
 FLOOR = 1e-8  # far below the power of 8-bit rounding, (1/255)^2 / 12 = 1.3e-6
 
@@ -242,7 +243,9 @@ def zoo_population(
     view = View() if view is None else view
     chosen = tuple(zoo.model_ids if names is None else names)
     drawn = zip(chosen, _drawn(pool, len(chosen), view), strict=True)
-    outputs = (zoo.apply(name, images) for name, images in drawn)
+    outputs = (
+        torch.cat([zoo.apply(name, part) for part in images.split(BATCH)]) for name, images in drawn
+    )
     return _population(chosen, outputs, view, "zoo" if progress else None)
 
 

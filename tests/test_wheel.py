@@ -85,6 +85,15 @@ def test_installed_package_reads_its_own_data(installed):
     assert digest == load_extractor().hash
 
 
+def test_installed_figures_of_real_generators_load(installed):
+    code = (
+        "from fpkit.realworld import real_fingerprints\n"
+        "found = real_fingerprints()\n"
+        "print(len(found), found[0].spectra['median'].shape)"
+    )
+    assert python(installed, code).strip() == "59 (128, 128)"
+
+
 def test_installed_denoiser_loads(installed):
     code = "from fpkit.residual import load_dncnn; print(load_dncnn().training)"
     assert python(installed, code).strip() == "False"
