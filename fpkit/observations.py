@@ -32,14 +32,16 @@ FloatArray = NDArray[np.float64]
 Upsampling = Literal["zero", "nearest", "bilinear", "bicubic", "fir", "deconv", "shuffle"]
 
 # Taps of the fixed upsamplers: what zero insertion must be convolved with, along one axis.
+# StyleGAN3's filter, as in fpkit.blocks: a sinc of half the bandwidth in a Kaiser window
+_WINDOWED_SINC = np.sinc((np.arange(12) - 5.5) / 2) * np.kaiser(12, 3.47)
 TAPS: dict[str, FloatArray] = {
     "zero": np.array([1.0]),
     "nearest": np.array([1.0, 1.0]),
-    # StyleGAN's filter (1, 3, 3, 1) is linear interpolation at pixel centres
+    # the filter of StyleGAN and StyleGAN2, too, is linear interpolation at pixel centres
     "bilinear": np.array([1.0, 3.0, 3.0, 1.0]) / 4,
-    "fir": np.array([1.0, 3.0, 3.0, 1.0]) / 4,
     # Keys' cubic with a = -0.75 (torch's choice) at distances 0.25, 0.75, 1.25, 1.75
     "bicubic": np.array([-9.0, -27.0, 67.0, 225.0, 225.0, 67.0, -27.0, -9.0]) / 256,
+    "fir": 2 * _WINDOWED_SINC / _WINDOWED_SINC.sum(),
 }
 _WRAP = 8  # low-resolution pixels of wrapped border: more than any kernel here reaches
 
@@ -81,8 +83,8 @@ def upsampling_kernel(upsampling: Upsampling, *, weight: Tensor | None = None) -
     Parameters
     ----------
     upsampling
-        ``"zero"`` inserts zeros and stops there; ``"fir"`` then filters with (1, 3, 3, 1)/4 as
-        StyleGAN; ``"shuffle"`` is the pixel shuffle of four channels into one: one tap per
+        ``"zero"`` inserts zeros and stops there; ``"fir"`` then applies the low-pass filter of
+        StyleGAN3; ``"shuffle"`` is the pixel shuffle of four channels into one: one tap per
         channel, each at another place of the 2 x 2 cell.
     weight
         For ``"deconv"``, (i, o, k, l) as in ``ConvTranspose2d``.

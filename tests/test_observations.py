@@ -90,12 +90,12 @@ def test_pixel_shuffle_of_equal_channels_is_nearest():
     )
 
 
-@pytest.mark.parametrize("name", ["nearest", "bilinear", "bicubic"])
+@pytest.mark.parametrize("name", ["nearest", "bilinear", "bicubic", "fir"])
 def test_the_blocks_of_the_models_have_these_kernels(name):
-    impulse = torch.zeros(1, 1, 9, 9)
-    impulse[0, 0, 4, 4] = 1
+    impulse = torch.zeros(1, 1, 13, 13)
+    impulse[0, 0, 6, 6] = 1
     response = np.abs(np.fft.fft2(upsampler(name, 1)(impulse)[0, 0].numpy())) ** 2
-    expected = np.abs(frequency_response(upsampling_kernel(name), (18, 18)))[0, 0] ** 2
+    expected = np.abs(frequency_response(upsampling_kernel(name), (26, 26)))[0, 0] ** 2
     np.testing.assert_allclose(response, expected, atol=1e-4 * expected.max())
 
 
