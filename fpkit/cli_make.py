@@ -44,7 +44,7 @@ def synth(arguments: argparse.Namespace) -> int:
             progress=sys.stderr.isatty(),
         )
         zoo.add(synthesis)
-        made.append(zoo.entry(synthesis.model_id))
+        made.append(zoo.entry(synthesis.model_id) | {"seconds": round(synthesis.seconds, 2)})
         if not synthesis.reached:
             note(
                 f"{synthesis.model_id}: residual {synthesis.residual:.4f} after {synthesis.steps} "
@@ -102,6 +102,8 @@ def train(arguments: argparse.Namespace) -> int:
         models=arguments.models,
         images=arguments.images,
         random_share=arguments.random_share,
+        encoder=arguments.encoder,
+        space=arguments.space,
         seed=arguments.seed,
     )
     extractor = run(
@@ -144,6 +146,8 @@ def _command(arguments: argparse.Namespace) -> str:
         "models",
         "images",
         "random_share",
+        "encoder",
+        "space",
         "precision",
         "seed",
     )

@@ -12,10 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fpkit.blocks import SyntheticModel
-from fpkit.decoders import RandomDecoder
-from fpkit.images import jpeg, quantise, random_crop
+from fpkit.decoders import Space
+from fpkit.images import jpeg, random_crop
 from fpkit.procedural import procedural_images
+from fpkit.synthesizer import (
+    EncoderKind,
+    MixedSynthesizer,
+    RandomSynthesizer,
+    Synthesizer,
+    ZooSynthesizer,
+)
 from fpkit.zoo import Zoo
 
 SIZE = 160  # what models are applied to; their border, marked by padding, is cut
@@ -27,17 +33,21 @@ class StreamConfig:
     """What a batch holds.
 
     ``models`` (P) and ``images`` per model (K); ``random_share``, the share of the models that
-    are random decoders and not from the zoo; ``jpeg_share`` of the crops pass through JPEG of a
-    quality drawn from ``jpeg_quality``; ``sources``, how many source images all models of a batch
-    share, so that content tells no model apart.
+    are random decoders and not from the zoo, and their ``encoder`` and ``space``; ``jpeg_share``
+    of the crops pass through JPEG of a quality drawn from ``jpeg_quality``; ``sources``, how many
+    source images all models of a batch share, so that content tells no model apart; ``device``
+    applies the models (another device draws other fine detail).
     """
 
     models: int = 32
     images: int = 4
     random_share: float = 0.8
+    encoder: EncoderKind = "pool"
+    space: Space = "plain"
     jpeg_share: float = 0.5
     jpeg_quality: tuple[int, int] = (65, 98)
     sources: int = 16
+    device: str = "cpu"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -49,9 +59,32 @@ class StreamConfig:
         for name in ("random_share", "jpeg_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        RandomSynthesizer(encoder=self.encoder, space=self.space)  # checks both
         low, high = self.jpeg_quality
         if not 1 <= low <= high <= 100:
             raise ValueError(f"jpeg_quality must be 1 <= low <= high <= 100, got {low}, {high}")
+
+    def synthesizer(
+        self, zoo: Zoo | None = None, model_ids: list[str] | None = None
+    ) -> Synthesizer:
+        """What this configuration asks for: random decoders, mixed with models of a zoo if given.
+
+        Parameters
+        ----------
+        zoo : Zoo, optional
+            Needed unless ``random_share`` is 1.
+        model_ids : list of str, optional
+            Those of its models to draw from; all by default.
+        """
+        random = RandomSynthesizer(encoder=self.encoder, space=self.space)
+        if zoo is not None:
+            return MixedSynthesizer(ZooSynthesizer(zoo, model_ids), random, share=self.random_share)
+        if self.random_share < 1:
+            raise ValueError(
+                f"random_share is {self.random_share}, so other models must come from a zoo: "
+                "give one, or take random_share=1"
+            )
+        return random
 
 
 class Sources:
@@ -128,71 +161,41 @@ class Sources:
 class FingerprintStream(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
     """Item `step` is a batch: crops (P*K, 3, crop, crop) in [0, 1] and labels (P*K,) int64.
 
-    Labels below ``len(model_ids)`` are indices into `model_ids` of the zoo; random decoders, new
-    in every batch, have the labels from there on.
+    Labels are those of the synthesizer: below ``synthesizer.classes`` they name the same model in
+    every batch, from there on a model that is in this batch only.
     """
 
     def __init__(
         self,
         config: StreamConfig,
         sources: Sources,
+        synthesizer: Synthesizer,
         *,
-        zoo: Zoo | None = None,
-        model_ids: list[str] | None = None,
         crop: int = 128,
         steps: int = 1,
     ) -> None:
         if crop > SIZE - 2 * MARGIN:
             raise ValueError(f"crop must be at most {SIZE - 2 * MARGIN}, got {crop}")
+        synthesizer.check(config.models)
         self.config = config
         self.sources = sources
-        self.zoo = zoo
-        self.model_ids = (list(zoo) if zoo is not None else []) if model_ids is None else model_ids
+        self.synthesizer = synthesizer
         self.crop = crop
         self.steps = steps
-        self.random = round(config.random_share * config.models)
-        if len(self.model_ids) < config.models - self.random:
-            raise ValueError(
-                f"a batch draws {config.models - self.random} models of the zoo, which has only "
-                f"{len(self.model_ids)}: take fewer models, raise random_share, or grow the zoo"
-            )
 
     def __len__(self) -> int:
         return self.steps
-
-    @cached_property
-    def _models(self) -> dict[str, SyntheticModel]:
-        return {}
-
-    def __getstate__(self) -> dict[str, object]:
-        return {key: value for key, value in self.__dict__.items() if key != "_models"}
-
-    def model(self, name: str) -> SyntheticModel:
-        """Model `name` of the zoo, kept in memory."""
-        if name not in self._models:
-            assert self.zoo is not None  # model_ids come from it
-            model = self.zoo.model(name)
-            self._models[name] = model.to(memory_format=torch.channels_last)
-        return self._models[name]
 
     @torch.no_grad()
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         config = self.config
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-        sources = self.sources.draw(config.sources, generator=generator)
-        from_zoo = torch.randperm(len(self.model_ids), generator=generator)
-        labels = from_zoo[: config.models - self.random].tolist()
-        seeds = torch.randint(2**40, (self.random,), generator=generator).tolist()
-        crops = []
-        for label in labels:
-            images = sources[torch.randperm(len(sources), generator=generator)[: config.images]]
-            crops.append(quantise(self.model(self.model_ids[label])(images)))
-        for seed in seeds:
-            images = sources[torch.randperm(len(sources), generator=generator)[: config.images]]
-            crops.append(RandomDecoder(seed)(images, generator=generator))
-        labels += range(len(self.model_ids), len(self.model_ids) + self.random)
-        finished = [self._finish(image, generator) for image in torch.cat(crops)]
-        return torch.stack(finished), torch.tensor(labels).repeat_interleave(config.images)
+        sources = self.sources.draw(config.sources, generator=generator).to(config.device)
+        picks = [torch.randperm(config.sources, generator=generator) for _ in range(config.models)]
+        images = sources[torch.stack(picks)[:, : config.images].to(config.device)]
+        outputs, labels = self.synthesizer(images, generator=generator)
+        crops = [self._finish(image, generator) for image in outputs.flatten(0, 1).cpu()]
+        return torch.stack(crops), labels.repeat_interleave(config.images)
 
     def _finish(self, image: Tensor, generator: torch.Generator) -> Tensor:
         """Interior crop at a random offset, perhaps through JPEG."""

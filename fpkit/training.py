@@ -23,6 +23,7 @@ from fpkit.extractor import Extractor, ExtractorConfig
 from fpkit.losses import batch_hard_triplet, supervised_contrastive
 from fpkit.stream import FingerprintStream, Sources, StreamConfig
 from fpkit.synthesis import Precision
+from fpkit.synthesizer import RandomSynthesizer, Synthesizer, ZooSynthesizer
 from fpkit.validation import cohort, validate, validation_batch
 from fpkit.zoo import Zoo
 
@@ -98,9 +99,10 @@ def split_zoo(zoo: Zoo, config: TrainConfig) -> tuple[list[str], list[str]]:
 def train(
     config: TrainConfig,
     *,
-    zoo: Zoo,
     sources: Sources,
     out: str | Path,
+    zoo: Zoo | None = None,
+    synthesizer: Synthesizer | None = None,
     resume: bool = True,
     device: str | torch.device = "cpu",
     stop_after: int | None = None,
@@ -113,12 +115,16 @@ def train(
     Parameters
     ----------
     config : TrainConfig
-    zoo : Zoo
-        Trained synthetic models; some architectures are held out.
     sources : Sources
         The images that pass through the models.
     out : str or Path
         Receives ``extractor.safetensors``, ``extractor.json`` and ``checkpoint.safetensors``.
+    zoo : Zoo, optional
+        Trained synthetic models; some architectures are held out. Not needed if all models are
+        random decoders (``random_share=1``).
+    synthesizer : Synthesizer, optional
+        The models to train on; by default what ``config.stream`` says, with the zoo's models that
+        are not held out.
     resume : bool
         Go on from the checkpoint in `out`, if there is one; the result is the same as that of
         an undisturbed run. Without it, a checkpoint there is an error.
@@ -139,16 +145,13 @@ def train(
         If the checkpoint in `out` was made with another configuration.
     """
     out = Path(out)
-    training_ids, held_out = split_zoo(zoo, config)
+    training_ids, held_out = split_zoo(zoo, config) if zoo is not None else ([], [])
+    if synthesizer is None:
+        synthesizer = config.stream.synthesizer(zoo, training_ids)
     stream = FingerprintStream(
-        config.stream,
-        sources,
-        zoo=zoo,
-        model_ids=training_ids,
-        crop=config.extractor.crop,
-        steps=config.steps,
+        config.stream, sources, synthesizer, crop=config.extractor.crop, steps=config.steps
     )
-    run = _Run(config, len(training_ids), device)
+    run = _Run(config, synthesizer, device)
     log: list[dict[str, float]] = []
     start, seconds = 0, 0.0
     if (out / CHECKPOINT).is_file():
@@ -157,7 +160,8 @@ def train(
         start, seconds, log = run.load(out / CHECKPOINT)
     else:
         run.measure_bins(stream)
-    validation = validation_batch(stream, held_out)
+    unseen = RandomSynthesizer() if zoo is None else ZooSynthesizer(zoo, held_out[:16])
+    validation = validation_batch(stream, unseen)
 
     last = config.steps if stop_after is None else min(config.steps, start + stop_after)
     loader = DataLoader(
@@ -204,7 +208,10 @@ def train(
         "hardware": f"{torch.device(device).type}, {platform.machine()}, "
         f"{torch.get_num_threads()} threads, torch {torch.__version__}",
         "images": sources.description,
-        "zoo": {"models": len(zoo), "trained_on": len(training_ids), "source": zoo.source},
+        "synthesis": synthesizer.description,
+        "zoo": None
+        if zoo is None
+        else {"models": len(zoo), "trained_on": len(training_ids), "source": zoo.source},
         "held_out_architectures": sorted({name.split("/")[0] for name in held_out}),
         "config": asdict(config),
         "verification": validate(extractor, *validation),
@@ -234,13 +241,16 @@ _QUIET = ("step", "seconds", "threshold", "far")
 class _Run:
     """Everything that changes from step to step: network, classifier, optimiser."""
 
-    def __init__(self, config: TrainConfig, classes: int, device: str | torch.device) -> None:
+    def __init__(
+        self, config: TrainConfig, synthesizer: Synthesizer, device: str | torch.device
+    ) -> None:
         self.config = config
+        self.synthesis = synthesizer.description
         self.device = torch.device(device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.stream.seed)
             self.extractor = Extractor(config.extractor)
-            classifier = nn.Linear(config.extractor.dim, max(1, classes))
+            classifier = nn.Linear(config.extractor.dim, max(1, synthesizer.classes))
         self.modules = nn.ModuleDict({"extractor": self.extractor, "classifier": classifier})
         self.modules.to(device)
         self.optimiser = torch.optim.AdamW(
@@ -295,6 +305,7 @@ class _Run:
         metadata = {
             "step": str(step),
             "seconds": str(seconds),
+            "synthesis": self.synthesis,
             "config": json.dumps(asdict(self.config), sort_keys=True),
             "log": json.dumps(log),
         }
@@ -311,6 +322,8 @@ class _Run:
             raise ValueError(f"{path} is no checkpoint of fpkit: {error}") from error
         ours = json.loads(json.dumps(asdict(self.config)))
         changed = [key for key in ours if stored.get(key) != ours[key] and key not in _FREE]
+        if metadata.get("synthesis") != self.synthesis:
+            changed.append("synthesizer or zoo")
         step = int(metadata["step"])
         if stored.get("steps") != self.config.steps and step > min(
             self.config.fall, TrainConfig(steps=stored["steps"], decay=self.config.decay).fall

@@ -9,27 +9,27 @@ from torch.nn import functional
 from fpkit.extractor import Extractor
 from fpkit.metrics import auc, eer, tar_at_far, threshold_at_far
 from fpkit.stream import FingerprintStream
+from fpkit.synthesizer import MixedSynthesizer, RandomSynthesizer, Synthesizer
 
 FAR = 0.01  # false-accept rate of the threshold on the card
 
 
-def validation_batch(stream: FingerprintStream, held_out: list[str]) -> tuple[Tensor, Tensor]:
-    """Crops and labels of up to 16 held-out models of the zoo and 16 fresh random decoders.
+def validation_batch(stream: FingerprintStream, held_out: Synthesizer) -> tuple[Tensor, Tensor]:
+    """Crops and labels of all models of `held_out`, and of 16 fresh random decoders.
 
     Eight crops of each, from 32 source images that all share; the seed is not the training's.
+    The decoders are plain ones on pooled images, so that trainings can be compared.
     """
-    ids = held_out[:16]
+    models = held_out.classes + 16
     config = replace(
         stream.config,
-        models=len(ids) + 16,
+        models=models,
         images=8,
         sources=32,
-        random_share=16 / (len(ids) + 16),
         seed=stream.config.seed + 7919,
     )
-    return FingerprintStream(
-        config, stream.sources, zoo=stream.zoo, model_ids=ids, crop=stream.crop
-    )[0]
+    mixed = MixedSynthesizer(held_out, RandomSynthesizer(), share=16 / models)
+    return FingerprintStream(config, stream.sources, mixed, crop=stream.crop)[0]
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ def fake_package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return package
 
 
-@pytest.mark.parametrize("part", ["extractor", "zoo", "denoiser", "realworld"])
+@pytest.mark.parametrize("part", ["extractor", "zoo", "denoiser", "encoder", "realworld"])
 def test_checkout_data_is_found_by_any_part(tmp_path, monkeypatch, part):
     fake_package(tmp_path, monkeypatch)
     (tmp_path / "pyproject.toml").touch()
@@ -52,7 +52,13 @@ def test_missing_part_is_named(tmp_path, monkeypatch):
 
 
 def test_shipped_parts_are_there():
-    paths = (assets.extractor_path, assets.zoo_path, assets.denoiser_path, assets.realworld_path)
+    paths = (
+        assets.extractor_path,
+        assets.zoo_path,
+        assets.denoiser_path,
+        assets.realworld_path,
+        assets.encoder_path,
+    )
     for folder in (path() for path in paths):
         assert list(folder.glob("*.safetensors"))
 

@@ -411,14 +411,14 @@ def test_train_makes_an_extractor_that_verifies(fpkit, tree, tmp_path):
         fpkit("synth", spec, "--out", tmp_path / "zoo", "--images", tree, "--max-steps", 2)
     out = tmp_path / "extractor"
     words = ("train", "--out", out, "--zoo", tmp_path / "zoo", "--procedural", 9, "--models", 2,
-             "--images", 2, "--random-share", 0.5, "--steps", 2)  # fmt: skip
+             "--images", 2, "--random-share", 0.5, "--space", "wide", "--steps", 2)  # fmt: skip
     made = json.loads(fpkit(*words, "--json"))
     network = load_extractor(out)
     assert made["out"] == str(out) and made["steps"] == 2 and made["hash"] == network.hash
     assert made["verification"] == network.card["verification"]
     command = network.card["command"]
     assert command.startswith("fpkit train --zoo zoo --out extractor --procedural 9")
-    assert "--random-share 0.5" in command
+    assert "--random-share 0.5 --encoder pool --space wide" in command
     assert network.card["config"]["stream"]["random_share"] == 0.5
     image = tree / "down" / "0.png"
     answer = json.loads(fpkit("verify", image, image, "--extractor", out, "--json"))

@@ -26,10 +26,11 @@ OUTER = {"plots", "pictures", "widgets", "teach", "cli", "__main__"}
 CHAINS = [
     "upsampling blocks",
     "assets images spectrum extractor training",
-    "arch blocks synthesis zoo stream training",
+    "arch blocks synthesis zoo synthesizer stream training",
     "upsampling blocks",
     "procedural stream",
-    "decoders stream",
+    "kernels encoder decoders synthesizer stream",
+    "synthesizer validation",
     "residual spectrum extractor",
     "clouds populations metrics gallery protocol bench",
     "images manifest protocol bench",

@@ -12,6 +12,7 @@ from fpkit.extractor import ExtractorConfig, load_extractor
 from fpkit.procedural import procedural_images
 from fpkit.stream import SIZE, FingerprintStream, Sources, StreamConfig
 from fpkit.synthesis import synthesize
+from fpkit.synthesizer import RandomSynthesizer
 from fpkit.training import CHECKPOINT, TrainConfig, split_zoo, train
 from fpkit.validation import validate
 from fpkit.zoo import Zoo
@@ -48,34 +49,76 @@ def flat(extractor):
 
 
 def test_stream_is_a_function_of_seed_and_step(zoo, sources):
-    stream = FingerprintStream(STREAM, sources, zoo=zoo, steps=3)
+    stream = FingerprintStream(STREAM, sources, STREAM.synthesizer(zoo), steps=3)
     crops, labels = stream[1]
     assert crops.shape == (8, 3, 128, 128) and 0 <= crops.min() and crops.max() <= 1
-    again = FingerprintStream(STREAM, Sources(procedural=4), zoo=Zoo.load(zoo.path), steps=3)
+    again = STREAM.synthesizer(Zoo.load(zoo.path))
+    again = FingerprintStream(STREAM, Sources(procedural=4), again, steps=3)
     assert torch.equal(again[1][0], crops) and torch.equal(again[1][1], labels)
     assert not torch.equal(stream[2][0], crops)
-    other = FingerprintStream(replace(STREAM, seed=1), sources, zoo=zoo)
+    config = replace(STREAM, seed=1)
+    other = FingerprintStream(config, sources, config.synthesizer(zoo))
     assert not torch.equal(other[1][0], crops)
 
 
 def test_labels_are_p_times_k_and_tell_zoo_from_random(zoo, sources):
-    _, labels = FingerprintStream(STREAM, sources, zoo=zoo)[0]
+    _, labels = FingerprintStream(STREAM, sources, STREAM.synthesizer(zoo))[0]
     values, counts = labels.unique(return_counts=True)
     assert len(values) == 4 and counts.tolist() == [2, 2, 2, 2]
     assert (values < len(zoo)).sum() == 2 and (values >= len(zoo)).sum() == 2
 
 
 def test_stream_quantises_and_cuts_the_padded_border(zoo, sources):
-    plain = FingerprintStream(replace(STREAM, jpeg_share=0.0), sources, zoo=zoo)
+    config = replace(STREAM, jpeg_share=0.0)
+    plain = FingerprintStream(config, sources, config.synthesizer(zoo))
     crops, _ = plain[0]
     torch.testing.assert_close(torch.round(crops * 255) / 255, crops)
     with pytest.raises(ValueError, match="crop must be at most 136"):
-        FingerprintStream(STREAM, sources, zoo=zoo, crop=160)
+        FingerprintStream(STREAM, sources, STREAM.synthesizer(zoo), crop=160)
 
 
 def test_stream_needs_enough_models(zoo, sources):
     with pytest.raises(ValueError, match="which has only 1"):
-        FingerprintStream(STREAM, sources, zoo=zoo, model_ids=zoo.model_ids[:1])
+        FingerprintStream(STREAM, sources, STREAM.synthesizer(zoo, zoo.model_ids[:1]))
+
+
+def test_a_stream_without_a_zoo_is_all_random(zoo, sources):
+    with pytest.raises(ValueError, match="random_share is 0.5"):
+        STREAM.synthesizer()
+    config = replace(STREAM, random_share=1.0, jpeg_share=0.0)
+    with_zoo = FingerprintStream(config, sources, config.synthesizer(zoo))[0]
+    without = FingerprintStream(config, sources, config.synthesizer())[0]
+    assert torch.equal(with_zoo[0], without[0])
+    assert torch.equal(with_zoo[1], without[1] + len(zoo))
+
+
+def test_images_of_a_model_share_their_sources(sources):
+    class Same:
+        """Every model passes its images on."""
+
+        classes, description = 0, "unchanged"
+
+        def check(self, models):
+            pass
+
+        def __call__(self, images, *, generator):
+            assert images.shape == (4, 2, 3, SIZE, SIZE)
+            flat = images.flatten(0, 1)
+            assert len(flat.unique(dim=0)) <= STREAM.sources
+            assert not any(torch.equal(*pair) for pair in images)  # drawn without replacement
+            return images, torch.arange(len(images))
+
+    crops, labels = FingerprintStream(STREAM, sources, Same())[0]
+    assert len(crops) == 8 and labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_the_shipped_extractor_s_configuration_still_loads():
+    stored = load_extractor().card["config"]
+    stream = StreamConfig(**stored["stream"])
+    assert stream.random_share == 0.8 and (stream.encoder, stream.space) == ("pool", "plain")
+    extractor = ExtractorConfig(**stored["extractor"])
+    config = TrainConfig(**stored | {"stream": stream, "extractor": extractor})
+    assert config.steps == 3400
 
 
 def test_sources_mix_photographs_and_procedural_images(tmp_path):
@@ -158,6 +201,20 @@ def test_training_lowers_the_loss_and_the_card_tells_all(zoo, sources, tmp_path)
     assert validated[-1]["loss"] < validated[0]["loss"]
 
 
+def test_training_takes_any_synthesizer_or_no_zoo(zoo, sources, tmp_path):
+    config = replace(CONFIG, steps=2, stream=replace(STREAM, random_share=1.0))
+    options = {"sources": sources, "progress": False}
+    card = train(config, out=tmp_path / "none", **options).card
+    assert card["zoo"] is None and card["held_out_architectures"] == []
+    assert card["synthesis"] == "random decoders (encoder pool, space plain)"
+    own = RandomSynthesizer(space="wide")
+    wide = train(config, zoo=zoo, synthesizer=own, out=tmp_path / "own", **options)
+    assert wide.card["synthesis"] == own.description and wide.card["zoo"]["models"] == len(zoo)
+    # what made a checkpoint's images goes on making them
+    with pytest.raises(ValueError, match="synthesizer or zoo differ"):
+        train(config, zoo=zoo, out=tmp_path / "own", **options)
+
+
 def test_a_checkpoint_of_another_configuration_is_refused(zoo, sources, tmp_path):
     options = {"zoo": zoo, "sources": sources, "progress": False, "out": tmp_path}
     train(CONFIG, stop_after=2, **options)
@@ -209,7 +266,16 @@ def test_wrong_configurations_are_refused(options, complaint):
         TrainConfig(**options)
 
 
-@pytest.mark.parametrize("options", [{"models": 1}, {"jpeg_share": 2.0}, {"jpeg_quality": (9, 3)}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"models": 1},
+        {"jpeg_share": 2.0},
+        {"jpeg_quality": (9, 3)},
+        {"encoder": "none"},
+        {"space": "huge"},
+    ],
+)
 def test_wrong_streams_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         StreamConfig(**options)
