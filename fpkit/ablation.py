@@ -8,8 +8,9 @@ space, random decoders, ...) against the same real models, at equal n. See
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,6 +20,8 @@ from torch import Tensor
 
 from fpkit.arch import AXES, PAPER, ArchSpace, ArchSpec
 from fpkit.clouds import FloatArray, Radius
+from fpkit.decoders import RandomDecoder
+from fpkit.encoder import load_encoder
 from fpkit.fidelity import (
     CROP,
     MARGIN,
@@ -55,7 +58,7 @@ class AblationConfig:
     Attributes
     ----------
     random
-        Number of random decoders.
+        Number of random decoders of each kind; 0 leaves them out.
     every_option
         A row for every single option of every axis, not for one per axis.
     k
@@ -66,7 +69,7 @@ class AblationConfig:
         How images are made and looked at; its residual must be that of the real models.
     """
 
-    random: int = 64
+    random: int = 40
     every_option: bool = False
     k: int = 3
     draws: int = 500
@@ -146,11 +149,10 @@ def ablation(
     populations["without seeds (one per architecture)"] = full.select(first.__contains__)
     reached = {name for name in inside if zoo.entry(name)["reached"]}
     populations["only those trained to their target"] = full.select(reached.__contains__)
-    populations["random decoders, untrained"] = (
-        random_population(config.random, pool, view=view, progress=progress)
-        if config.random
-        else None
-    )
+    for title, decoder in _decoders().items() if config.random else ():
+        populations[title] = random_population(
+            config.random, pool, decoder=decoder, view=view, progress=progress
+        )
     if extended is not None:
         populations["extended space"] = zoo_population(extended, pool, view=view, progress=progress)
     populations["no model: the source images"] = source_population(len(real), pool, view=view)
@@ -173,6 +175,17 @@ def _parts(every_option: bool) -> list[tuple[str, ArchSpace]]:
         for option in options if every_option else (ONLY[letter],):
             rows.append((f"without {letter} ({option} only)", PAPER.restrict(**{field: option})))
     return rows
+
+
+def _decoders() -> dict[str, Callable[[int], RandomDecoder]]:
+    """Title and maker of each kind of random decoder."""
+    return {
+        "random decoders": RandomDecoder,
+        "random decoders, wide space": partial(RandomDecoder, space="wide"),
+        "random decoders, wide space, trained encoder": partial(
+            RandomDecoder, space="wide", encoder=load_encoder()
+        ),
+    }
 
 
 def _first_seed(zoo: Zoo, spec: ArchSpec) -> int:
@@ -278,13 +291,14 @@ def to_markdown(result: Result) -> str:
         _line(_cells("*real models, half against half*", real, n)),
         *(_line(_cells(row["title"], row, n)) for row in result["rows"]),
         "",
-        f"Means over {result['config']['draws']} draws of n = {n} models (rows of fewer models: of "
-        "their number, marked \\*), [95% of the draws]. FFD: lower is closer; half of the real "
-        f"models against the other half have {_number(real['ffd']['value'])}. Vendi score "
-        f"(bandwidth {BANDWIDTH:g} dB) and mean pairwise distance (root mean square dB): in "
-        "brackets what other images of one and the same model give. Coverage: share of the real "
-        "models with a synthetic one in reach; the radius is how far the synthetic (or the real) "
-        f"model is from its neighbour number {result['config']['k']} of its own kind.",
+        f"Means over groups of n = {n} models (rows of fewer models: of their number, marked \\*); "
+        f"95% intervals from {result['config']['draws']} draws of half of the models "
+        "(too narrow for rows of fewer than 2 n). FFD: lower is closer; half of the real models against the other half have "
+        f"{_number(real['ffd']['value'])}. Vendi score (bandwidth {BANDWIDTH:g} dB) and mean "
+        "pairwise distance (root mean square over the rings): in brackets what other images of "
+        "one and the same model give. Coverage: share of the real models with a synthetic one in "
+        "reach; the radius is how far the synthetic (or the real) model is from its neighbour "
+        f"number {result['config']['k']} of its own kind.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal, get_args
 
 import numpy as np
@@ -27,7 +28,8 @@ FloatArray = NDArray[np.float64]
 Scale = Literal["db", "power"]
 
 CROP = 128
-BATCH = 4  # images at once: their activations fit into the cache of a processor, twice as fast
+MODELS = 16  # applied at once: their images take 120 MB
+IMAGES = 4  # of them at once: activations fit into the cache of a processor, twice as fast
 MARGIN = 16  # padding marks the borders of what a synthetic model returns: these are cut
 FLOOR = 1e-8  # far below the power of 8-bit rounding, (1/255)^2 / 12 = 1.3e-6
 
@@ -224,7 +226,7 @@ def zoo_population(
     Parameters
     ----------
     zoo
-        Synthetic models.
+        Synthetic models; they run where `pool` lies.
     pool
         (n, 3, h, w) float32 in [0, 1], at least ``view.images`` of them, h and w multiples of 8
         and at least ``view.crop + 32``: 16 pixels are cut at every border afterwards.
@@ -242,22 +244,34 @@ def zoo_population(
     """
     view = View() if view is None else view
     chosen = tuple(zoo.model_ids if names is None else names)
-    drawn = zip(chosen, _drawn(pool, len(chosen), view), strict=True)
-    outputs = (
-        torch.cat([zoo.apply(name, part) for part in images.split(BATCH)]) for name, images in drawn
-    )
+    outputs = _applied(zoo, chosen, _drawn(pool, len(chosen), view))
     return _population(chosen, outputs, view, "zoo" if progress else None)
 
 
 def random_population(
-    models: int, pool: Tensor, *, view: View | None = None, progress: bool = False
+    models: int,
+    pool: Tensor,
+    *,
+    decoder: Callable[[int], RandomDecoder] = RandomDecoder,
+    view: View | None = None,
+    progress: bool = False,
 ) -> Population:
-    """What `models` random decoders, drawn by ``view.seed``, do to images; see `zoo_population`."""
+    """What `models` random decoders do to images.
+
+    Parameters
+    ----------
+    models
+        How many.
+    pool, view, progress
+        As in :func:`zoo_population`; ``view.seed`` draws the decoders too.
+    decoder
+        Makes a decoder of a seed, for other kinds than the default.
+    """
     view = View() if view is None else view
     generator = torch.Generator().manual_seed(view.seed)
     seeds = torch.randint(2**40, (models,), generator=generator).tolist()
     drawn = zip(seeds, _drawn(pool, models, view), strict=True)
-    outputs = (RandomDecoder(seed)(images, generator=generator) for seed, images in drawn)
+    outputs = (decoder(seed)(images, generator=generator) for seed, images in drawn)
     names = tuple(f"random/seed{seed}" for seed in seeds)
     return _population(names, outputs, view, "random decoders" if progress else None)
 
@@ -270,6 +284,15 @@ def source_population(models: int, pool: Tensor, *, view: View | None = None) ->
     view = View() if view is None else view
     names = tuple(f"source/{number}" for number in range(models))
     return _population(names, _drawn(pool, models, view), view, None)
+
+
+def _applied(zoo: Zoo, names: Sequence[str], drawn: Iterator[Tensor]) -> Iterator[Tensor]:
+    """For each model what it makes of its images."""
+    for start in range(0, len(names), MODELS):
+        block = names[start : start + MODELS]
+        images = torch.stack(list(islice(drawn, len(block))))
+        parts = [zoo.apply_many(block, part) for part in images.split(IMAGES, dim=1)]
+        yield from torch.cat(parts, dim=1)
 
 
 def _drawn(pool: Tensor, models: int, view: View) -> Iterator[Tensor]:

@@ -2,8 +2,8 @@
 
 A model is one vector, a population the (n, d) vectors of n models. Distances and diversities of
 small samples depend on the number of models as much as on the models, so the populations here
-are compared at equal n: every figure is a mean over random draws of n models, its interval holds
-95% of the draws, and beside it stands the same figure for draws of one and the same source.
+are compared at equal n: every figure is a mean over random groups of n models, with an interval,
+and beside it stands the same figure for groups of one and the same source.
 Everything is numpy float64.
 """
 
@@ -30,6 +30,8 @@ from fpkit.clouds import (
 
 Variety = Literal["vendi", "distance"]
 
+GROUPS = 8  # per draw at most: from there on the real models, which are few, set the interval
+
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
@@ -40,9 +42,9 @@ class Estimate:
     value
         Mean over the draws.
     interval
-        Percentiles of the draws: where one draw of n models falls.
+        Percentiles of the draws: where the value would lie with other models of the same kind.
     n, d
-        Models per draw (of each population) and length of a vector.
+        Models per group (of each population) and length of a vector.
     baseline, baseline_interval
         The same figure, at the same n, within one source; None where there are too few models.
     draws
@@ -50,15 +52,17 @@ class Estimate:
 
     Notes
     -----
-    Models are drawn without replacement: a repeated model would shrink every covariance. Drawing
-    half of a population, the spread of a mean over the draws is just the standard error of the
-    mean of all; drawing less, the interval is wider and so on the safe side; drawing all, that
-    population adds nothing to the interval.
+    A draw takes half of each population (at least n models), without replacement, since repeated
+    models would shrink every covariance, and averages the figure over the groups of n in it, at
+    most 8. The spread of a mean over random halves is the standard error of the mean of all.
+    Where n is more than half of a population, that population adds less than its due to the
+    interval; where n is all of it, nothing.
 
     References
     ----------
-    Politis and Romano, "Large sample confidence regions based on subsamples under minimal
-    assumptions", Annals of Statistics 22, 1994.
+    Half-samples: McCarthy, "Pseudo-replication: half samples", Review of the International
+    Statistical Institute 37, 1969; Politis and Romano, "Large sample confidence regions based on
+    subsamples under minimal assumptions", Annals of Statistics 22, 1994.
     """
 
     value: float
@@ -106,15 +110,16 @@ def ffd(
     real, synthetic
         (N, d) and (M, d), one vector per model, see :mod:`fpkit.fidelity`.
     n
-        Models drawn from either; by default ``min(N // 2, M)``, the most that leaves a baseline.
+        Models per group of either; by default ``min(N // 2, M)``, the most that leaves a baseline.
     draws, level, seed
         Number of draws, share of them inside the interval, and their seed.
 
     Returns
     -------
     Estimate
-        Its baseline is the distance between n and n other of the real models, None if there
-        are fewer than 2 n. Estimates of one seed share the draws of real models.
+        Its baseline is the distance between groups of the one and of the other half of the real
+        models, None if there are fewer than 2 n. Estimates of one seed share the draws of real
+        models.
 
     Raises
     ------
@@ -177,7 +182,7 @@ def diversity(
     kernel, bandwidth
         Of the Vendi score.
     n
-        Models drawn; by default ``N // 2``.
+        Models per group; by default ``N // 2``.
     draws, level, seed
         As in :func:`ffd`.
 
@@ -199,7 +204,10 @@ def diversity(
         raise ValueError(f"variety must be one of {', '.join(get_args(Variety))}, got {variety!r}")
 
     generator = np.random.default_rng(seed)
-    values = np.array([figure(vectors[_pick(generator, len(vectors), n)]) for _ in range(draws)])
+    values = np.empty(draws)
+    for draw in range(draws):
+        groups, _ = _halves(generator.permutation(len(vectors)), n)
+        values[draw] = np.mean([figure(vectors[group]) for group in groups])
     same = None
     if within is not None:
         resampled = np.asarray(within, dtype=np.float64)
@@ -208,9 +216,8 @@ def diversity(
                 f"within must be (models, at least {n}, {vectors.shape[1]}), got {resampled.shape}"
             )
         models = generator.integers(len(resampled), size=draws)
-        same = np.array(
-            [figure(resampled[m][_pick(generator, resampled.shape[1], n)]) for m in models]
-        )
+        count = resampled.shape[1]
+        same = np.array([figure(resampled[m][generator.permutation(count)[:n]]) for m in models])
     return _estimate(values, same, n, vectors.shape[1], level)
 
 
@@ -223,7 +230,7 @@ def _against(
     level: float,
     seed: int,
 ) -> Estimate:
-    """`figure` of n real and n synthetic models, and of n and n other real ones, over draws."""
+    """`figure` of groups of real and synthetic models, and of one half of the real and another."""
     real, synthetic = checked_pair(real, synthetic)
     n = min(len(real) // 2, len(synthetic)) if n is None else n
     most = min(len(real), len(synthetic))
@@ -234,15 +241,21 @@ def _against(
         )
     # apart, so that the draws of real models are the same whatever they are compared with
     of_real, of_synthetic = np.random.default_rng(seed).spawn(2)
-    values, halves = [], []
-    for _ in range(draws):
-        order = of_real.permutation(len(real))
-        half, other = real[order[:n]], real[order[n : 2 * n]]
-        values.append(figure(half, synthetic[_pick(of_synthetic, len(synthetic), n)]))
-        if len(other) == n:
-            halves.append(figure(half, other))
-    same = np.array(halves) if halves else None
-    return _estimate(np.array(values), same, n, real.shape[1], level)
+    values, same = np.empty(draws), []
+    for draw in range(draws):
+        ours, others = _halves(of_real.permutation(len(real)), n)
+        theirs, _ = _halves(of_synthetic.permutation(len(synthetic)), n)
+        count = max(len(ours), len(theirs))
+        values[draw] = np.mean(
+            [
+                figure(real[ours[i % len(ours)]], synthetic[theirs[i % len(theirs)]])
+                for i in range(count)
+            ]
+        )
+        if len(others):
+            pairs = zip(ours, others, strict=True)
+            same.append(np.mean([figure(real[one], real[other]) for one, other in pairs]))
+    return _estimate(values, np.array(same) if same else None, n, real.shape[1], level)
 
 
 def _estimate(
@@ -266,5 +279,9 @@ def _interval(values: FloatArray, level: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _pick(generator: np.random.Generator, count: int, n: int) -> NDArray[np.intp]:
-    return generator.permutation(count)[:n]
+def _halves(order: NDArray[np.intp], n: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Groups of n out of the first half of `order`, (k, n), and as many of the second, if any."""
+    half = max(n, len(order) // 2)
+    size = n * min(half // n, GROUPS)
+    second = order[half : half + size] if 2 * half <= len(order) else order[:0]
+    return order[:size].reshape(-1, n), second.reshape(-1, n)

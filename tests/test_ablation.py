@@ -83,7 +83,9 @@ def test_rows_hold_the_models_they_name(result):
         "without S (post only)": 8,
         "without seeds (one per architecture)": 8,
         "only those trained to their target": 8,
-        "random decoders, untrained": 8,
+        "random decoders": 8,
+        "random decoders, wide space": 8,
+        "random decoders, wide space, trained encoder": 8,
         "extended space": 8,
         "no model: the source images": 20,
     }
