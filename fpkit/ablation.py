@@ -293,8 +293,9 @@ def to_markdown(result: Result) -> str:
         "",
         f"Means over groups of n = {n} models (rows of fewer models: of their number, marked \\*); "
         f"95% intervals from {result['config']['draws']} draws of half of the models "
-        "(too narrow for rows of fewer than 2 n). FFD: lower is closer; half of the real models against the other half have "
-        f"{_number(real['ffd']['value'])}. Vendi score (bandwidth {BANDWIDTH:g} dB) and mean "
+        "(too narrow for rows of fewer than 2 n). FFD: lower is closer; half of the real models "
+        f"against the other half have {_number(real['ffd']['value'])}. Vendi score (bandwidth "
+        f"{BANDWIDTH:g} dB) and mean "
         "pairwise distance (root mean square over the rings): in brackets what other images of "
         "one and the same model give. Coverage: share of the real models with a synthetic one in "
         "reach; the radius is how far the synthetic (or the real) model is from its neighbour "
