@@ -210,7 +210,7 @@ def _beside_each_other(
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             return list(pool.map(run, range(jobs)))
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(threads)  # MKL has one number for the whole process
 
 
 @lru_cache(maxsize=4)

@@ -129,6 +129,26 @@ def test_without_noise_a_patch_is_one_pixel(monkeypatch, images):
     torch.testing.assert_close(output, expected, atol=1.01 / 255, rtol=0)
 
 
+@pytest.mark.parametrize("norm", ["instance", "group", "batch"])
+def test_normalisation_is_mixed_in(norm):
+    decoder = RandomDecoder(0)
+    z = torch.randn(2, 8, 6, 6, generator=generator()) + torch.arange(8)[:, None, None]
+    affine = torch.randn(2, 8, 1, 1, generator=generator(1))
+    level = replace(
+        decoder.levels[0], steps=("norm",), kernels=(), biases=(), detail=0.0, norm=norm,
+        norm_share=0.3, affine=affine,
+    )  # fmt: skip
+    groups = {"instance": 8, "group": 2}.get(norm)
+    if groups:
+        parts = z.unflatten(1, (groups, -1))
+        mean, std = parts.mean((2, 3, 4), True), parts.std((2, 3, 4), correction=0, keepdim=True)
+        normal = 0.25 * ((parts - mean) / std).flatten(1, 2)
+    else:
+        normal = affine[0] * z + affine[1]
+    output = decoder._apply(level, z.clone(), generator())
+    torch.testing.assert_close(output, 0.7 * z + 0.3 * normal, atol=1e-4, rtol=0)
+
+
 def test_trained_encoder_rebuilds_more_than_the_average(images):
     unseen = procedural_images(3, 96, seed=77)
     errors = {"pool": [], "trained": []}

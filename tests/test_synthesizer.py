@@ -96,6 +96,23 @@ def test_labels_of_mixtures_within_mixtures(zoo, images):
         both.check(12)
 
 
+def test_every_decoder_draws_its_own_detail(images, monkeypatch):
+    seen = []
+
+    class Decoder:
+        def __init__(self, seed, **_):
+            self.seed = seed
+
+        def __call__(self, images, *, generator):
+            seen.append((self.seed, generator.initial_seed()))
+            return images
+
+    monkeypatch.setattr("fpkit.synthesizer.RandomDecoder", Decoder)
+    draw(RandomSynthesizer(), images)
+    draw(RandomSynthesizer(), images, seed=1)
+    assert len({seed for pair in seen for seed in pair}) == 16
+
+
 @pytest.mark.parametrize("models", [1, 4])
 def test_threads_change_nothing(images, models):
     images = images[:models].repeat(1, 1, 1, 4, 4)  # large enough for threads within operations

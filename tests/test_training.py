@@ -12,9 +12,9 @@ from fpkit.extractor import ExtractorConfig, load_extractor
 from fpkit.procedural import procedural_images
 from fpkit.stream import SIZE, FingerprintStream, Sources, StreamConfig
 from fpkit.synthesis import synthesize
-from fpkit.synthesizer import RandomSynthesizer
+from fpkit.synthesizer import RandomSynthesizer, ZooSynthesizer
 from fpkit.training import CHECKPOINT, TrainConfig, split_zoo, train
-from fpkit.validation import validate
+from fpkit.validation import validate, validation_batch
 from fpkit.zoo import Zoo
 
 STREAM = StreamConfig(models=4, images=2, random_share=0.5, sources=4, jpeg_share=0.5)
@@ -106,6 +106,7 @@ def test_images_of_a_model_share_their_sources(sources):
             flat = images.flatten(0, 1)
             assert len(flat.unique(dim=0)) <= STREAM.sources
             assert not any(torch.equal(*pair) for pair in images)  # drawn without replacement
+            assert not all(torch.equal(images[0], other) for other in images[1:])
             return images, torch.arange(len(images))
 
     crops, labels = FingerprintStream(STREAM, sources, Same())[0]
@@ -236,6 +237,15 @@ def test_training_on_a_gpu_resumes_and_embeds_as_on_the_cpu(zoo, sources, tmp_pa
     images = procedural_images(3, 128, seed=9)
     on_cpu = load_extractor(tmp_path).embed(images)
     torch.testing.assert_close(extractor.embed(images), on_cpu, atol=1e-3, rtol=0)
+
+
+def test_validation_sees_held_out_models_and_fresh_decoders(zoo, sources):
+    stream = FingerprintStream(STREAM, sources, STREAM.synthesizer(zoo))
+    held_out = zoo.model_ids[:2]
+    crops, labels = validation_batch(stream, ZooSynthesizer(zoo, held_out))
+    values, counts = labels.unique(return_counts=True)
+    assert len(crops) == len(labels) and (counts == 8).all()
+    assert (values < 2).sum() == 2 and (values >= 2).sum() == 16
 
 
 def test_validation_of_perfect_embeddings():
