@@ -208,7 +208,8 @@ def checked_vectors(name: str, values: ArrayLike, *, least: int) -> FloatArray:
 
 def _distances(first: FloatArray, second: FloatArray) -> FloatArray:
     """(n, m) Euclidean; a vector and itself are 0 apart to the last bit."""
-    return np.stack([np.linalg.norm(second - vector, axis=1) for vector in first])
+    blocks = np.array_split(first, 1 + first.size * len(second) // 2**20)  # 8 MB each
+    return np.concatenate([np.linalg.norm(part[:, None] - second, axis=2) for part in blocks])
 
 
 def _square_root(covariance: FloatArray) -> FloatArray:

@@ -83,6 +83,18 @@ def test_whose_radius_it_is():
     assert covered_share(real, synthetic, k=1, radius="real") == 0
 
 
+def test_blocks_of_a_large_cloud_stay_in_order():
+    cloud = normal(900, 5)  # four blocks of differences
+    brute = np.mean([np.linalg.norm(cloud[i + 1 :] - cloud[i], axis=1).sum() for i in range(899)])
+    assert mean_pairwise_distance(cloud) == pytest.approx(brute * 899 / (900 * 899 / 2))
+    near = cloud[::100] + 1e-6
+    own = np.sort(np.linalg.norm(cloud[:, None, :] - cloud[None], axis=2), axis=1)[:, 1]
+    within = [
+        (np.linalg.norm(near - x, axis=1) <= r).any() for x, r in zip(cloud, own, strict=True)
+    ]
+    assert covered_share(cloud, near, k=1, radius="real") == pytest.approx(np.mean(within))
+
+
 def test_larger_k_covers_more():
     real, synthetic = normal(40, 3), normal(30, 3, seed=1) + 1
     for radius in ("synthetic", "real"):
@@ -147,7 +159,7 @@ def test_estimates_of_one_seed_share_the_real_draws():
 def test_coverage_of_one_source_is_known():
     # Naeem et al. 2020: 1 - prod (n - i) / (2n - i), i = 1..k
     cloud = normal(900, 8)
-    found = coverage(cloud[:300], cloud[300:], k=3, radius="real", n=18, seed=0)
+    found = coverage(cloud[:300], cloud[300:], k=3, radius="real", n=18, draws=150, seed=0)
     expected = 1 - (17 * 16 * 15) / (35 * 34 * 33)
     assert found.value == pytest.approx(expected, abs=0.02)
     assert found.baseline == pytest.approx(expected, abs=0.02)
