@@ -81,6 +81,9 @@ def test_whose_radius_it_is():
     # the synthetic two are 100 apart: their wide balls hold all; the balls of the real hold none
     assert covered_share(real, synthetic, k=1, radius="synthetic") == 1
     assert covered_share(real, synthetic, k=1, radius="real") == 0
+    # and every one has its own: 50 is far from the close pair at 0, whatever the pair at 1000 does
+    pairs = np.array([[0.0], [1.0], [1000.0], [1100.0]])
+    assert covered_share([[50.0], [1050.0]], pairs, k=1, radius="synthetic") == 0.5
 
 
 def test_blocks_of_a_large_cloud_stay_in_order():
