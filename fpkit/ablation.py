@@ -277,12 +277,17 @@ HEADS = (
 
 
 def to_markdown(result: Result) -> str:
-    """The result of :func:`ablation` as a Markdown table with what is needed to read it."""
+    """The result of :func:`ablation` as a Markdown table with what is needed to read it.
+
+    An entry ``"compared"`` (name to text) that was added to the result is printed above it.
+    """
     view = result["config"]["view"]
     n, real = result["n"], result["real"]
     quality = view["jpeg_quality"]
     stored = "8-bit" if quality is None else f"JPEG {quality}"
+    compared = result.get("compared", {})
     lines = [
+        *(f"{name.replace('_', ' ')}: {what}.  " for name, what in compared.items()),
         f"{real['models']} real models; synthetic images: {view['images']} per model, {stored}, "
         f"residual `{view['residual']}`, {view['crop']} pixels; d = {result['d']} rings, in dB.",
         "",
@@ -332,7 +337,8 @@ def _with_baseline(found: Mapping[str, Any]) -> str:
 
 
 def _number(value: float, sign: str = "") -> str:
-    return f"{value:{sign}.0f}" if abs(value) >= 20 else f"{value:{sign}.2f}"
+    digits = 0 if abs(value) >= 20 else 1 if abs(value) >= 10 else 2
+    return f"{value:{sign}.{digits}f}"
 
 
 def _line(cells: list[str] | tuple[str, ...]) -> str:

@@ -127,6 +127,8 @@ def test_table(result):
     assert empty.split(" | ")[1:3] == ["0", "-"]
     assert "| 8 | 8 \\* |" in next(line for line in lines if "without U" in line)
     assert "n = 10" in text and "d = 16" in text
+    named = to_markdown(result | {"compared": {"applied_to": "noise"}})
+    assert named == "applied to: noise.  \n" + text
     json.dumps(result, allow_nan=False)
 
 
