@@ -162,15 +162,17 @@ attributed to the generator that the LAST blocks came from, with a 95% bootstrap
 Yang et al. 2025 report, for two pairs of ProGANs, a classifier of 99% and 0.93 to 0.98 and 0.87 to
 0.98 with the last two blocks swapped.
 
-How this differs from the paper: the generators are decoders trained on squared error ({steps}
-steps, {train} {kind}), so blurred, not GANs on faces; both paint codes of one fixed encoder,
-where ProGANs share a normal latent; two architectures, pairs differ in the seed alone; the
-classifier is linear and saw {fit} other images per generator. *Raw* swaps are the paper's.
-Generators trained apart give their channels other meanings, so a raw swap paints nonsense and its
-spectrum is like neither's. *Stitched* swaps translate the channels in between by a 1x1 convolution
-fitted on {STITCH} images: content stays, and no frequency is touched. *Kin* were one generator
-for {steps // 2} steps and then trained apart for {steps}, so their channels mean much the same and
-content stays without a stitch.
+How this differs from the paper: the generators are decoders trained on squared error, so their
+images are blurred, not GANs ({steps} steps, {train} {kind}); both paint the codes of one fixed
+encoder; the pairs of an architecture differ in the seed alone; the classifier is linear and saw
+{fit} other images per generator. Three kinds of swap:
+
+- *Raw*: as the words of the paper say. Generators trained apart give their channels other
+  meanings, so a raw swap paints nonsense whose spectrum may be like neither's.
+- *Stitched*: a 1x1 convolution in between, fitted on {STITCH} images by least squares, translates
+  the channels. It mixes channels and has no frequency response of its own.
+- *Kin*: the two were one generator for {steps // 2} steps and then trained apart for {steps}, so
+  that their channels have a common origin.
 
 Made by `python benchmarks/block_swap.py{"" if tiles is None else " --tiles photos.npy"}`.
 """
