@@ -7,13 +7,16 @@
 (3, 64, 64)
 """
 
-from fpkit.arch import AXES, ArchSpec, model_id, paper_specs
+from fpkit.arch import AXES, EXTENDED, PAPER, ArchSpace, ArchSpec, model_id
 from fpkit.bench import bench
 from fpkit.decoders import RandomDecoder
+from fpkit.encoder import load_encoder
 from fpkit.extractor import Extractor, ExtractorConfig, load_extractor
 from fpkit.gallery import Gallery, Identification, verify
 from fpkit.images import ImageReadError, grid_crops, list_models, read_image, read_images
+from fpkit.metrics import coverage, diversity, ffd
 from fpkit.procedural import procedural_images
+from fpkit.realworld import real_fingerprints
 from fpkit.residual import residual
 from fpkit.spectrum import (
     autocorrelation,
@@ -22,40 +25,64 @@ from fpkit.spectrum import (
     radial_profile,
     to_db,
 )
-from fpkit.synthesis import Synthesis, synthesize
+from fpkit.synthesis import Synthesis, synthesize, synthesize_stack
+from fpkit.synthesizer import (
+    MixedSynthesizer,
+    RandomSynthesizer,
+    Synthesizer,
+    ZooSynthesizer,
+)
 from fpkit.training import TrainConfig, train
 from fpkit.zoo import Zoo
+from fpkit.zoo_build import build_zoo, training_images
+from fpkit.zoo_plan import ZooPlan, preset_plan
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AXES",
+    "EXTENDED",
+    "PAPER",
+    "ArchSpace",
     "ArchSpec",
     "Extractor",
     "ExtractorConfig",
     "Gallery",
     "Identification",
     "ImageReadError",
+    "MixedSynthesizer",
     "RandomDecoder",
+    "RandomSynthesizer",
     "Synthesis",
+    "Synthesizer",
     "TrainConfig",
     "Zoo",
+    "ZooPlan",
+    "ZooSynthesizer",
     "autocorrelation",
     "average_spectrum",
     "bench",
+    "build_zoo",
+    "coverage",
+    "diversity",
+    "ffd",
     "grid_crops",
     "list_models",
+    "load_encoder",
     "load_extractor",
     "model_id",
-    "paper_specs",
     "power_spectrum",
+    "preset_plan",
     "procedural_images",
     "radial_profile",
     "read_image",
     "read_images",
+    "real_fingerprints",
     "residual",
     "synthesize",
+    "synthesize_stack",
     "to_db",
     "train",
+    "training_images",
     "verify",
 ]

@@ -282,17 +282,6 @@ AXES: dict[str, tuple[str, tuple[Option, ...]]] = {
 """Axis letter to (field of ArchSpec, its options in the paper), in the order of ids."""
 
 
-def paper_specs() -> tuple[ArchSpec, ...]:
-    """All 288 architectures of the paper, in a fixed order: ``tuple(PAPER)``.
-
-    Examples
-    --------
-    >>> len(paper_specs()), paper_specs()[0].id
-    (288, 'K1-L1-Unearest-Anone-Nnone-Spre')
-    """
-    return tuple(PAPER)
-
-
 def model_id(spec: ArchSpec, seed: int) -> str:
     """``<arch_id>/seed<k>``, the name of one synthetic model."""
     return f"{spec.id}/seed{seed}"

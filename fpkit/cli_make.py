@@ -21,11 +21,11 @@ PROCEDURAL_COUNT = 64  # images to train a synthetic model on: a few seconds on 
 
 def synth(arguments: argparse.Namespace) -> int:
     """Train synthetic models and add them to a zoo, or list the architectures."""
-    from fpkit.arch import ArchSpec, paper_specs
+    from fpkit.arch import PAPER, ArchSpec
     from fpkit.synthesis import synthesize
 
     if arguments.list:
-        ids = [spec.id for spec in paper_specs()]
+        ids = [spec.id for spec in PAPER]
         print_json(ids) if arguments.json else print("\n".join(ids))
         return 0
     specs = [ArchSpec.parse(text) for text in arguments.spec]

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from fpkit.assets import write_text_atomic
-from fpkit.cli_io import Skipped, Verbs, add_verb, note
+from fpkit.cli_io import Skipped, Verbs, add_verb, checked_device, note, print_json
 from fpkit.residual import ResidualName
+from fpkit.synthesis import Precision
+from fpkit.zoo_plan import Preset
 
 if TYPE_CHECKING:
     from fpkit.fidelity import Population
@@ -23,13 +28,111 @@ def add_to(verbs: Verbs) -> None:
     """Declare ``zoo`` and the verbs under it."""
     parser = verbs.add_parser(
         "zoo",
-        help="compare a zoo of synthetic models with real models",
+        help="build a zoo of synthetic models, sum it up, compare it with real models",
         description="Work on a whole zoo of synthetic models.",
-        epilog="example:\n  fpkit zoo report --zoo my_zoo",
+        epilog="example:\n  fpkit zoo build --preset starter --out my_zoo",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     inner = parser.add_subparsers(dest="zoo_verb", required=True, metavar="VERB")
+    _build(inner)
+    _summary(inner)
     _report(inner)
+
+
+# ---- build -------------------------------------------------------------------------------------
+
+
+def _build(verbs: Verbs) -> None:
+    parser = add_verb(
+        verbs,
+        "build",
+        build,
+        "train a whole zoo, many models at once",
+        example="fpkit zoo build --preset starter --out my_zoo",
+    )
+    add = parser.add_argument
+    add("--preset", choices=get_args(Preset), required=True, help="which models")
+    add("--out", required=True, metavar="DIR", help="the zoo")
+    add("--resume", action="store_true", help="go on with the zoo that is in DIR")
+    add("--tiles", metavar="FILE.npy", help="photograph tiles made by data/photos/make_photos.py")
+    add("--device", default="auto", help="auto (default: cuda if there is one), cpu, cuda, ...")
+    add("--jobs", type=int, metavar="N", help="processes on the CPU (one per core)")
+    add("--archs", type=int, metavar="N", help="only the first N architectures of the preset")
+    add("--seeds", type=int, metavar="N", help="models per architecture, instead of the preset's")
+    add("--max-steps", type=int, metavar="N", help="per model, instead of the preset's")
+    add("--eta", type=float, help="residual (mean squared error) to stop at (the preset's)")
+    add("--precision", choices=get_args(Precision), help="of the arithmetic (the preset's)")
+    add("--json", action="store_true", help="print JSON, for machines")
+
+    def check(arguments: argparse.Namespace) -> None:
+        for name in ("jobs", "archs", "seeds"):
+            value = getattr(arguments, name)
+            if value is not None and value < 1:
+                parser.error(f"--{name} must be at least 1, got {value}")
+        if arguments.max_steps is not None and arguments.max_steps < 2:
+            parser.error(f"--max-steps must be at least 2, got {arguments.max_steps}")
+        if arguments.eta is not None and arguments.eta <= 0:
+            parser.error(f"--eta must be greater than 0, got {arguments.eta:g}")
+
+    parser.set_defaults(check=check)
+
+
+def build(arguments: argparse.Namespace) -> int:
+    """Train the zoo of a preset."""
+    from fpkit.zoo_build import build_zoo, peak_memory, summary, training_images
+    from fpkit.zoo_plan import preset_plan
+
+    plan = preset_plan(arguments.preset)
+    names = ("seeds", "max_steps", "eta", "precision")
+    chosen = {name: getattr(arguments, name) for name in names}
+    plan = replace(
+        plan,
+        archs=plan.archs[: arguments.archs],
+        **{name: value for name, value in chosen.items() if value is not None},
+    )
+    images, source = training_images(arguments.tiles)
+    started = time.perf_counter()
+    zoo = build_zoo(
+        plan,
+        images,
+        out=arguments.out,
+        source=source,
+        resume=arguments.resume,
+        device=checked_device(arguments.device),
+        jobs=arguments.jobs,
+        progress=not arguments.json,
+    )
+    if int(os.environ.get("RANK", 0)):
+        return 0  # the first rank speaks for all
+    minutes, memory = (time.perf_counter() - started) / 60, peak_memory()
+    if arguments.json:
+        figures = {"models": len(zoo), "minutes": round(minutes, 2), "peak_gib": round(memory, 2)}
+        print_json({"out": str(zoo.path)} | figures)
+    else:
+        print(summary(zoo))
+        print(f"this run: {minutes:.1f} minutes, at most {memory:.2f} GiB of memory per process")
+    return 0
+
+
+def _summary(verbs: Verbs) -> None:
+    parser = add_verb(
+        verbs,
+        "summary",
+        print_summary,
+        "how many models, and how well they reconstruct",
+        example="fpkit zoo summary",
+    )
+    parser.add_argument("zoo", nargs="?", metavar="DIR", help="default: the zoo of fpkit")
+    parser.set_defaults(check=lambda _: None)
+
+
+def print_summary(arguments: argparse.Namespace) -> int:
+    """Sum a zoo up."""
+    from fpkit.zoo import Zoo
+    from fpkit.zoo_build import summary
+
+    print(summary(Zoo.load(arguments.zoo)))
+    return 0
 
 
 # ---- report ------------------------------------------------------------------------------------
@@ -51,7 +154,7 @@ def _report(verbs: Verbs) -> None:
     add("--format", choices=("png", "jpeg"), default="png", help=formats)
     add("--tiles", metavar="FILE.npy", help="photograph tiles made by data/photos/make_photos.py")
     add("--images", type=int, default=24, metavar="N", help="per synthetic model (24)")
-    add("--random", type=int, default=64, metavar="N", help="random decoders (64)")
+    add("--random", type=int, default=40, metavar="N", help="random decoders of each kind (40)")
     add("--residual", choices=get_args(ResidualName), default="median", help="default: median")
     every = "a row for every single option of every axis"
     add("--every-option", action="store_true", help=every)

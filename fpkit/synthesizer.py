@@ -5,8 +5,6 @@ ways to do it, a mixture of them a third; a class of yours that follows `Synthes
 """
 
 import copy
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Literal, Protocol, get_args
 
@@ -15,6 +13,7 @@ from torch import Tensor
 
 from fpkit.decoders import RandomDecoder, Space
 from fpkit.encoder import SharedEncoder, load_encoder
+from fpkit.parallel import map_on_cores
 from fpkit.zoo import Zoo
 
 EncoderKind = Literal["pool", "trained"]
@@ -140,7 +139,7 @@ class RandomSynthesizer:
             detail = torch.Generator(images.device).manual_seed(2**40 + seeds[place])
             return decoder(images[place], generator=detail)
 
-        outputs = _beside_each_other(run, len(images), images.device)
+        outputs = map_on_cores(run, len(images), device=images.device)
         return torch.stack(outputs), torch.arange(len(images))
 
 
@@ -193,24 +192,6 @@ class MixedSynthesizer:
             classes += part.classes
             fresh += count
         return torch.cat(outputs), torch.cat(labels)
-
-
-def _beside_each_other(
-    run: Callable[[int], Tensor], jobs: int, device: torch.device
-) -> list[Tensor]:
-    """``[run(0), run(1), ...]``, on a CPU one job per core.
-
-    Threads within one operation mostly wait for each other on small images; besides, results
-    would depend on their number in the last bit.
-    """
-    threads = torch.get_num_threads()
-    if device.type != "cpu" or threads == 1:
-        return [run(job) for job in range(jobs)]
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(run, range(jobs)))
-    finally:
-        torch.set_num_threads(threads)  # MKL has one number for the whole process
 
 
 @lru_cache(maxsize=4)

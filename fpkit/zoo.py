@@ -1,27 +1,32 @@
 """A zoo: synthetic models on disk, and their application to images.
 
-A folder with one ``manifest.json`` and one safetensors file per model. The manifest is rewritten
-atomically after every model, so that an interrupted build keeps what it finished.
+A folder with one ``manifest.json`` and one safetensors file per model. Every file carries its
+model's entry of the manifest in its header, and files and manifest are replaced atomically: an
+interrupted build loses no finished model.
 """
 
+import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
-from fpkit.arch import ArchSpec, model_id
+from fpkit.arch import ArchSpec
 from fpkit.assets import write_bytes_atomic, write_text_atomic, zoo_path
-from fpkit.blocks import SyntheticModel
+from fpkit.blocks import MixedConv2d, SyntheticModel, stack_models
 from fpkit.images import quantise
-from fpkit.synthesis import Synthesis
+from fpkit.parallel import map_on_cores
+from fpkit.synthesis import Precision, Synthesis
 
-VERSION = 1
-Precision = Literal["float32", "float16"]
+VERSION = 2
+Storage = Literal["float32", "float16"]
+CACHED_PIXELS = 51_200  # two images of 160 pixels
 
 
 class Zoo:
@@ -34,19 +39,34 @@ class Zoo:
     source : str
         Where the training images came from.
     entries : list of dict
-        One per model: ``model_id, arch_id, seed, residual, reached, steps, seconds, file``.
+        One per model: ``model_id, arch_id, seed, residual, reached, steps, file``.
+    recipe : dict
+        How `fpkit.zoo_build.build_zoo` made it, empty if models were added one by one.
     """
 
     def __init__(
-        self, path: Path, source: str, precision: Precision, entries: list[dict[str, Any]]
+        self,
+        path: Path,
+        source: str,
+        storage: Storage,
+        entries: list[dict[str, Any]],
+        recipe: dict[str, Any],
     ) -> None:
         self.path = path
         self.source = source
-        self.precision = precision
+        self.storage = storage
         self.entries = entries
+        self.recipe = recipe
 
     @classmethod
-    def create(cls, path: str | Path, *, source: str, precision: Precision = "float32") -> "Zoo":
+    def create(
+        cls,
+        path: str | Path,
+        *,
+        source: str,
+        storage: Storage = "float32",
+        recipe: dict[str, Any] | None = None,
+    ) -> "Zoo":
         """Start an empty zoo in a new or empty folder.
 
         Parameters
@@ -54,17 +74,19 @@ class Zoo:
         path : str or Path
         source : str
             Where the training images come from, kept in the manifest.
-        precision : {"float32", "float16"}
+        storage : {"float32", "float16"}
             How weights are stored; half precision halves the files and changes outputs by less
             than one 8-bit step.
+        recipe : dict, optional
+            How the zoo is being built, kept in the manifest.
         """
-        if precision not in get_args(Precision):
-            raise ValueError(f"precision must be one of {get_args(Precision)}, got {precision!r}")
+        if storage not in get_args(Storage):
+            raise ValueError(f"storage must be one of {get_args(Storage)}, got {storage!r}")
         path = Path(path)
         if (path / "manifest.json").exists():
             raise FileExistsError(f"{path} already holds a zoo: open it with Zoo.load")
         path.mkdir(parents=True, exist_ok=True)
-        zoo = cls(path, source, precision, [])
+        zoo = cls(path, source, storage, [], recipe or {})
         zoo._write_manifest()
         return zoo
 
@@ -80,18 +102,25 @@ class Zoo:
             version = manifest["version"]
             if version != VERSION:
                 raise ValueError(f"version {version}, this fpkit reads version {VERSION}")
-            entries = [dict(entry) for entry in manifest["models"]]
-            for entry in entries:
-                spec, seed = ArchSpec.parse(entry["arch_id"]), int(entry["seed"])
-                # the file name follows from spec and seed: a manifest cannot point elsewhere
-                if entry["model_id"] != model_id(spec, seed) or entry["file"] != _file(spec, seed):
-                    raise ValueError(f"entry {entry['model_id']!r} does not fit its spec and seed")
-            return cls(path, manifest["source"], manifest["precision"], entries)
+            entries = [_checked(entry) for entry in manifest["models"]]
+            if manifest["storage"] not in get_args(Storage):
+                raise ValueError(f"storage {manifest['storage']!r} is unknown")
+            return cls(
+                path, manifest["source"], manifest["storage"], entries, dict(manifest["recipe"])
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{file} is no valid zoo manifest: {error}") from error
 
     def add(self, synthesis: Synthesis) -> None:
         """Store a trained model and its record; an entry of the same id is replaced."""
+        self.register([self.write(synthesis)])
+
+    def write(self, synthesis: Synthesis) -> dict[str, Any]:
+        """Write the file of a trained model and return its entry, which `register` then takes.
+
+        For builders that write many models, perhaps in several processes, before they renew the
+        manifest.
+        """
         entry = {
             "model_id": synthesis.model_id,
             "arch_id": synthesis.spec.id,
@@ -99,14 +128,49 @@ class Zoo:
             "residual": round(synthesis.residual, 6),
             "reached": synthesis.reached,
             "steps": synthesis.steps,
-            "seconds": round(synthesis.seconds, 2),
             "file": _file(synthesis.spec, synthesis.seed),
         }
         self._store(synthesis.model, entry)
+        return entry
+
+    def register(
+        self, entries: Iterable[dict[str, Any]], *, order: Sequence[str] | None = None
+    ) -> None:
+        """Take the entries of written models into the manifest, replacing those of equal id.
+
+        With `order`, a sequence of model ids that has all of them, the manifest is sorted by it.
+        """
+        known = {entry["model_id"]: entry for entry in self.entries}
+        for entry in entries:
+            known.pop(entry["model_id"], None)
+            known[entry["model_id"]] = entry
+        self.entries = list(known.values())
+        self._models.clear()
+        if order is not None:
+            place = {name: i for i, name in enumerate(order)}
+            self.entries.sort(key=lambda entry: place[entry["model_id"]])
+        self._write_manifest()
+
+    def written(self, names: Iterable[str]) -> list[dict[str, Any]]:
+        """Entries of those of these models whose files are complete, in the manifest or not."""
+        found = []
+        for name in names:
+            file = self.path / _file(*parse_model_id(name))
+            if file.is_file():
+                try:
+                    with safe_open(file, framework="pt") as weights:
+                        entry = _checked(json.loads((weights.metadata() or {})["entry"]))
+                except (SafetensorError, KeyError, TypeError, ValueError):
+                    continue  # not written by this class: it is made anew
+                if entry["model_id"] == name:
+                    found.append(entry)
+        return found
 
     def copy_from(self, other: "Zoo", name: str) -> None:
         """Store model `name` of another zoo here, in this zoo's precision."""
-        self._store(other.model(name), other.entry(name))
+        entry = other.entry(name)
+        self._store(other.model(name), entry)
+        self.register([entry])
 
     @property
     def model_ids(self) -> list[str]:
@@ -166,27 +230,144 @@ class Zoo:
         """
         return quantise(self.model(name, device=images.device)(images))
 
+    @torch.inference_mode()
+    def apply_many(
+        self,
+        names: Sequence[str],
+        images: Tensor,
+        *,
+        precision: Precision = "float32",
+        grouped: bool | None = None,
+    ) -> Tensor:
+        """Pass images through many models: P models x K images, each model its own images.
+
+        Parameters
+        ----------
+        names : sequence of str
+            P model ids.
+        images : Tensor, (P, K, 3, h, w) float32 in [0, 1]
+            On the device where the models shall run. Sides that are multiples of 2 to the power
+            of the models' blocks.
+        precision : {"float32", "bfloat16"}
+            Of all but the last convolution. bfloat16 takes half the time on processors that know
+            it, and adds noise of the size of 8-bit rounding, as generators run in half precision
+            do.
+        grouped : bool, optional
+            Run models of one architecture together, by grouped convolutions; by default where
+            that pays: not on the CPU, where models run beside each other on its cores instead.
+
+        Returns
+        -------
+        Tensor, (P, K, 3, h, w) float32
+            In [0, 1], rounded to 8 bit; what `apply` gives model by model, up to rounding.
+
+        Raises
+        ------
+        ValueError
+            If `images` has another shape.
+        KeyError
+            If a model is not in the zoo.
+        """
+        if images.dim() != 5 or images.shape[0] != len(names) or images.shape[2] != 3:
+            raise ValueError(
+                f"images must be ({len(names)}, k, 3, h, w) for {len(names)} models, "
+                f"got {tuple(images.shape)}"
+            )
+        device = images.device
+        if grouped is None:
+            grouped = device.type != "cpu"
+        groups: dict[object, list[int]] = {}
+        for place, name in enumerate(names):
+            groups.setdefault(self.entry(name)["arch_id"] if grouped else place, []).append(place)
+        output = torch.empty_like(images, dtype=torch.float32)
+        # on the CPU, a few images at a time, so that what layers hand on stays in the cache
+        pixels = images.shape[3] * images.shape[4]
+        chunk = max(1, CACHED_PIXELS // pixels) if device.type == "cpu" else images.shape[1]
+
+        def run(places: list[int]) -> None:
+            with torch.inference_mode():  # of this thread
+                model = self._stack([names[place] for place in places], device, precision)
+                # (models, k, 3, h, w) -> (k, models * 3, h, w)
+                inputs = images[places].transpose(0, 1).flatten(1, 2).to(getattr(torch, precision))
+                inputs = inputs.contiguous(memory_format=torch.channels_last)
+                made = torch.cat([model(part).float() for part in inputs.split(chunk)])
+                output[places] = quantise(made.unflatten(1, (len(places), 3)).transpose(0, 1))
+
+        work = list(groups.values())
+        map_on_cores(lambda job: run(work[job]), len(work), device=device)
+        return output
+
+    @cached_property
+    def _models(self) -> dict[tuple[str, torch.device, Precision], SyntheticModel]:
+        """Models in memory; a copy of the zoo in another process reads its own."""
+        return {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_models"}
+
+    def _stack(
+        self, names: Sequence[str], device: torch.device, precision: Precision
+    ) -> SyntheticModel:
+        """These models side by side on `device`; single ones are kept in memory."""
+        if len(names) > 1:
+            joint = stack_models([self._stack([name], device, "float32") for name in names])
+            return in_bfloat16(joint) if precision == "bfloat16" else joint
+        key = names[0], device, precision
+        if key not in self._models:
+            model = self.model(names[0], device=device).to(memory_format=torch.channels_last)
+            self._models[key] = in_bfloat16(model) if precision == "bfloat16" else model
+        return self._models[key]
+
     def _store(self, model: SyntheticModel, entry: dict[str, Any]) -> None:
-        """Weights first, then the manifest: an interruption leaves no entry without a file."""
-        half = self.precision == "float16"
+        half = self.storage == "float16"
         weights = {
             name: (value.half() if half and value.is_floating_point() else value).contiguous()
             for name, value in model.state_dict().items()
             if not name.endswith("num_batches_tracked")
         }
-        write_bytes_atomic(self.path / entry["file"], save(weights))
-        self.entries = [e for e in self.entries if e["model_id"] != entry["model_id"]] + [entry]
-        self._write_manifest()
+        content = save(weights, metadata={"entry": json.dumps(entry)})
+        write_bytes_atomic(self.path / entry["file"], content)
 
     def _write_manifest(self) -> None:
         manifest = {
             "version": VERSION,
             "source": self.source,
-            "precision": self.precision,
+            "storage": self.storage,
+            "recipe": self.recipe,
             "models": self.entries,
         }
         write_text_atomic(self.path / "manifest.json", json.dumps(manifest, indent=1) + "\n")
 
 
+def in_bfloat16(model: SyntheticModel) -> SyntheticModel:
+    """A copy of `model` that convolves bfloat16 images; its last convolution stays in float32,
+    as the steps of bfloat16 are coarser than those of an 8-bit image."""
+    model = copy.deepcopy(model)
+    kinds = nn.Conv2d | nn.ConvTranspose2d | MixedConv2d
+    inner = {part for m in model.modules() if isinstance(m, MixedConv2d) for part in m.branches}
+    *others, last = [m for m in model.modules() if isinstance(m, kinds) and m not in inner]
+    for module in others:
+        module.to(torch.bfloat16)
+    last.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
+    return model
+
+
 def _file(spec: ArchSpec, seed: int) -> str:
     return f"{spec.id}-seed{seed}.safetensors"
+
+
+def parse_model_id(name: str) -> tuple[ArchSpec, int]:
+    """Architecture and seed of a model id; the inverse of :func:`fpkit.arch.model_id`."""
+    arch_id, _, seed = name.rpartition("/seed")
+    if not seed.isdecimal():
+        raise ValueError(f"a model id must be ARCH_ID/seedN, got {name!r}")
+    return ArchSpec.parse(arch_id), int(seed)
+
+
+def _checked(entry: dict[str, Any]) -> dict[str, Any]:
+    """`entry` if it fits together; the file name follows from spec and seed, so that a manifest
+    cannot point elsewhere."""
+    spec, seed = parse_model_id(entry["model_id"])
+    if (entry["arch_id"], int(entry["seed"]), entry["file"]) != (spec.id, seed, _file(spec, seed)):
+        raise ValueError(f"entry {entry['model_id']!r} does not fit its spec and seed")
+    return dict(entry)

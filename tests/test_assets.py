@@ -19,7 +19,7 @@ def fake_package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return package
 
 
-@pytest.mark.parametrize("part", ["extractor", "zoo", "denoiser", "encoder", "realworld"])
+@pytest.mark.parametrize("part", ["extractor", "zoo", "denoiser", "encoder", "realworld", "swap"])
 def test_checkout_data_is_found_by_any_part(tmp_path, monkeypatch, part):
     fake_package(tmp_path, monkeypatch)
     (tmp_path / "pyproject.toml").touch()
@@ -58,6 +58,7 @@ def test_shipped_parts_are_there():
         assets.denoiser_path,
         assets.realworld_path,
         assets.encoder_path,
+        assets.swap_path,
     )
     for folder in (path() for path in paths):
         assert list(folder.glob("*.safetensors"))

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from fpkit.arch import AXES, EXTENDED, ArchSpec, paper_specs
+from fpkit.arch import AXES, EXTENDED, PAPER, ArchSpec
 from fpkit.blocks import (
     MixedConv2d,
     SyntheticModel,
@@ -36,7 +36,7 @@ def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("spec", paper_specs()[::7], ids=str)
+@pytest.mark.parametrize("spec", list(PAPER)[::7], ids=str)
 def test_every_kind_of_model_keeps_shape_and_range(spec):
     model = SyntheticModel(spec).eval()
     output = model(torch.rand(2, 3, 32, 24))
@@ -222,7 +222,7 @@ def test_the_shortcut_carries_the_upsampled_input_past_the_kernels():
 # ---- several models in one ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("spec", [*SPANNING, *paper_specs()[5::96]], ids=str)
+@pytest.mark.parametrize("spec", [*SPANNING, *list(PAPER)[5::96]], ids=str)
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "own"])
 def test_a_stack_gives_what_its_models_give_alone(spec, shared):
     models = [model(spec, seed) for seed in range(3)]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fpkit.arch import paper_specs
+from fpkit.arch import PAPER
 from fpkit.bench import bench
 from fpkit.cli import main
 from fpkit.cli_io import expand, plural, print_table
@@ -360,7 +360,7 @@ SPEC = "K1-L1-Unearest-Anone-Nnone-Spost"
 
 
 def test_synth_lists_the_architectures(fpkit):
-    ids = [spec.id for spec in paper_specs()]
+    ids = [spec.id for spec in PAPER]
     assert fpkit("synth", "--list").split() == ids
     assert json.loads(fpkit("synth", "--list", "--json")) == ids
 

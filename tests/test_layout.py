@@ -24,10 +24,12 @@ OUTER = {"plots", "pictures", "widgets", "teach", "cli", "__main__"}
 
 # Left to right: a module never needs one to its right, not even through others.
 CHAINS = [
-    "upsampling blocks",
     "assets images spectrum extractor training",
     "arch blocks synthesis zoo synthesizer stream training",
     "upsampling blocks",
+    "arch blocks synthesis zoo zoo_plan zoo_build",
+    "parallel zoo synthesizer",
+    "procedural zoo_build",
     "procedural stream",
     "kernels encoder decoders synthesizer stream",
     "synthesizer validation",

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from fpkit.arch import paper_specs
+from fpkit.arch import PAPER
 from fpkit.procedural import procedural_images
 from fpkit.stream import FingerprintStream, Sources, StreamConfig
 from fpkit.synthesis import synthesize
@@ -16,7 +16,7 @@ from fpkit.zoo import Zoo
 def zoo(tmp_path_factory):
     images = procedural_images(3, 64, seed=0)
     zoo = Zoo.create(tmp_path_factory.mktemp("zoo"), source="three images")
-    for spec in paper_specs()[::72]:
+    for spec in list(PAPER)[::72]:
         zoo.add(synthesize(spec, images, max_steps=2, progress=False))
     return zoo
 

@@ -7,7 +7,7 @@ import torch
 from safetensors import safe_open
 
 from fpkit import training
-from fpkit.arch import paper_specs
+from fpkit.arch import PAPER
 from fpkit.extractor import ExtractorConfig, load_extractor
 from fpkit.procedural import procedural_images
 from fpkit.stream import SIZE, FingerprintStream, Sources, StreamConfig
@@ -34,7 +34,7 @@ CONFIG = TrainConfig(
 def zoo(tmp_path_factory):
     images = procedural_images(3, 64, seed=0)
     zoo = Zoo.create(tmp_path_factory.mktemp("zoo"), source="three images")
-    for spec in paper_specs()[::48]:
+    for spec in list(PAPER)[::48]:
         zoo.add(synthesize(spec, images, max_steps=2, progress=False))
     return zoo
 
