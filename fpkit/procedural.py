@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fpkit.parallel import one_thread
+
 Kind = Literal["leaves", "noise", "texture"]
 
 
@@ -48,7 +50,8 @@ def procedural_images(
         raise ValueError(f"kinds must be some of {get_args(Kind)}, got {kinds}")
     generator = torch.Generator().manual_seed(seed)
     makers = {"leaves": dead_leaves, "noise": power_law_noise, "texture": texture}
-    images = [makers[kinds[i % len(kinds)]](size, generator=generator) for i in range(n)]
+    with one_thread():  # the images shall not depend on the number of cores
+        images = [makers[kinds[i % len(kinds)]](size, generator=generator) for i in range(n)]
     return torch.stack(images)
 
 

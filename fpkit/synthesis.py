@@ -157,6 +157,8 @@ def synthesize_stack(
 
     def leave(places: list[int], residuals: Tensor) -> None:
         """The models at these places of the stack are done."""
+        if not places:
+            return
         curves = torch.stack(history).double().cpu().numpy()
         models = unstack_model(stack.model)
         for place in places:
@@ -211,7 +213,7 @@ def one_cycle(step: int, steps: int, *, warm_up: float = 0.15) -> float:
     Examples
     --------
     >>> [round(one_cycle(step, 101), 2) for step in (0, 15, 58, 100)]
-    [0.04, 1.0, 0.5, 0.0]
+    [0.04, 1.0, 0.49, 0.0]
     """
     peak = warm_up * (steps - 1)
     if step < peak:

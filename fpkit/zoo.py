@@ -14,11 +14,11 @@ from typing import Any, Literal, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fpkit.arch import ArchSpec
-from fpkit.assets import write_bytes_atomic, write_text_atomic, zoo_path
+from fpkit.assets import save_safetensors_atomic, write_text_atomic, zoo_path
 from fpkit.blocks import MixedConv2d, SyntheticModel, stack_models
 from fpkit.images import quantise
 from fpkit.parallel import map_on_cores
@@ -321,12 +321,12 @@ class Zoo:
     def _store(self, model: SyntheticModel, entry: dict[str, Any]) -> None:
         half = self.storage == "float16"
         weights = {
-            name: (value.half() if half and value.is_floating_point() else value).contiguous()
+            name: value.half() if half and value.is_floating_point() else value
             for name, value in model.state_dict().items()
             if not name.endswith("num_batches_tracked")
         }
-        content = save(weights, metadata={"entry": json.dumps(entry)})
-        write_bytes_atomic(self.path / entry["file"], content)
+        header = {"entry": json.dumps(entry)}
+        save_safetensors_atomic(self.path / entry["file"], weights, metadata=header)
 
     def _write_manifest(self) -> None:
         manifest = {

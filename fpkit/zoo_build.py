@@ -53,7 +53,7 @@ def training_images(tiles: str | Path | None = None) -> tuple[Tensor, str]:
     """
     if tiles is None:
         count = TILES + PROCEDURAL
-        return _computed(count), f"procedural_images({count}, {SIZE}, seed=0)"
+        return procedural_images(count, SIZE, seed=0), f"procedural_images({count}, {SIZE}, seed=0)"
     array = np.load(tiles, mmap_mode="r", allow_pickle=False)
     if array.ndim != 4 or array.dtype != np.uint8 or len(array) < TILES or array.shape[3] != 3:
         raise ValueError(
@@ -64,17 +64,12 @@ def training_images(tiles: str | Path | None = None) -> tuple[Tensor, str]:
         raise ValueError(f"tiles of {tiles} must be at least {SIZE} pixels, got {array.shape[1:3]}")
     cut = np.ascontiguousarray(array[:TILES, :SIZE, :SIZE])
     photos = torch.from_numpy(cut).permute(0, 3, 1, 2) / 255
-    mixed = torch.cat([photos, _computed(PROCEDURAL)])
+    mixed = torch.cat([photos, procedural_images(PROCEDURAL, SIZE, seed=0)])
     shuffled = mixed[torch.randperm(len(mixed), generator=torch.Generator().manual_seed(0))]
     return shuffled, (
         f"{TILES} photograph tiles (data/photos) and "
         f"procedural_images({PROCEDURAL}, {SIZE}, seed=0)"
     )
-
-
-def _computed(count: int) -> Tensor:
-    with one_thread():
-        return procedural_images(count, SIZE, seed=0)
 
 
 def build_zoo(
@@ -285,6 +280,8 @@ def _open(out: Path, plan: ZooPlan, source: str, resume: bool) -> Zoo:
             f"{out} was built with another {', '.join(differing)}: give the same options to resume "
             "it, or build elsewhere"
         )
+    for part in out.glob(".*.part"):  # of files that a killed build was writing
+        part.unlink()
     return zoo
 
 

@@ -29,7 +29,7 @@ CHAINS = [
     "upsampling blocks",
     "arch blocks synthesis zoo zoo_plan zoo_build",
     "parallel zoo synthesizer",
-    "procedural zoo_build",
+    "parallel procedural zoo_build",
     "procedural stream",
     "kernels encoder decoders synthesizer stream",
     "synthesizer validation",

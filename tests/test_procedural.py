@@ -32,3 +32,15 @@ def test_bad_arguments():
         procedural_images(1, 4, seed=0)
     with pytest.raises(ValueError, match="kinds"):
         procedural_images(1, seed=0, kinds=("cats",))
+
+
+def test_images_do_not_depend_on_the_number_of_threads():
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        two = procedural_images(6, 128, seed=4)
+        assert torch.get_num_threads() == 2
+        torch.set_num_threads(1)
+        assert torch.equal(procedural_images(6, 128, seed=4), two)
+    finally:
+        torch.set_num_threads(threads)

@@ -68,6 +68,7 @@ def test_a_build_goes_on_where_it_was_interrupted(tmp_path, images, whole):
     zoo.register([])
     half = out / whole.entries[2]["file"]
     half.write_bytes(b"half a file")
+    (out / f".{whole.entries[3]['file']}.1234.part").write_bytes(b"killed while writing")
     options = {"out": out, "source": "four", "jobs": 1, "progress": False}
     with pytest.raises(FileExistsError, match="already holds a zoo"):
         build_zoo(PLAN, images, **options)
