@@ -29,7 +29,7 @@ from fpkit.blocks import SyntheticModel
 from fpkit.metrics import bootstrap_interval
 from fpkit.observations import frequency_response
 from fpkit.spectrum import average_spectrum, power_spectrum
-from fpkit.synthesis import synthesize
+from fpkit.synthesis import synthesize_stack
 
 FloatArray = NDArray[np.float64]
 NORMS: tuple[Norm, ...] = ("none", "batch", "instance")
@@ -200,7 +200,7 @@ def normalisation_effect(
         Its ``norm`` is replaced. With ``order="pre"`` a seed gives the same kernels to start
         from whatever the norm; with ``"post"`` the last layer differs.
     images
-        (n, 3, h, w) float32 in [0, 1] for :func:`fpkit.synthesis.synthesize`; the fingerprints
+        (n, 3, h, w) float32 in [0, 1] for :func:`fpkit.synthesis.synthesize_stack`; the fingerprints
         are of the outputs for the same images.
     seeds
         At least two.
@@ -222,11 +222,11 @@ def normalisation_effect(
     fingerprints: dict[str, list[FloatArray]] = {norm: [] for norm in norms}
     direct = 0.0
     for norm in norms:
-        for seed in seeds:
-            trained = synthesize(
-                replace(spec, norm=norm), images, seed=seed, eta=0.0, max_steps=max_steps,
-                progress=False,
-            )  # fmt: skip
+        stack = synthesize_stack(
+            replace(spec, norm=norm), images, seeds=seeds, eta=0.0, max_steps=max_steps,
+            progress=False,
+        )  # fmt: skip
+        for trained in stack:
             if norm in ("batch", "instance"):
                 direct = max(direct, direct_effect(trained.model, images[:2]))
             kernels[norm].append(kernel_shapes(trained.model))
