@@ -33,7 +33,8 @@ def main() -> None:
     print("harmonics of a cosine: largest error of an amplitude; amplitudes 0 to 4")
     for activation in get_args(ActivationName):
         found = harmonics(activation)
-        amplitudes = " ".join(f"{round(float(value), 3) + 0.0:6.3f}" for value in found.measured[:5])
+        rounded = found.measured[:5].round(3) + 0.0
+        amplitudes = " ".join(f"{value:6.3f}" for value in rounded)
         print(f"  {activation:10}{found.error:.1e}  {amplitudes}")
     images = procedural_images(32, 64, seed=0)
     effect = normalisation_effect(SPEC, images, seeds=range(5))

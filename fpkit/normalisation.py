@@ -200,8 +200,8 @@ def normalisation_effect(
         Its ``norm`` is replaced. With ``order="pre"`` a seed gives the same kernels to start
         from whatever the norm; with ``"post"`` the last layer differs.
     images
-        (n, 3, h, w) float32 in [0, 1] for :func:`fpkit.synthesis.synthesize_stack`; the fingerprints
-        are of the outputs for the same images.
+        (n, 3, h, w) float32 in [0, 1] for :func:`fpkit.synthesis.synthesize_stack`; the
+        fingerprints are of the outputs for the same images.
     seeds
         At least two.
     norms
