@@ -178,3 +178,16 @@ def test_bad_input_is_refused(images, options, complaint):
 def test_seeds_must_differ(images, seeds):
     with pytest.raises(ValueError, match="seeds must be distinct"):
         synthesize_stack(EASY, images, seeds=seeds, progress=False)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_stack_on_a_gpu_comes_out_as_on_the_cpu(images):
+    options = {"seeds": [0, 1], "max_steps": 8, "progress": False}
+    for ours, theirs in zip(
+        synthesize_stack(EASY, images, **options),
+        synthesize_stack(EASY, images, device="cuda", **options),
+        strict=True,
+    ):
+        np.testing.assert_allclose(theirs.history, ours.history, rtol=0.02)
+        assert next(theirs.model.parameters()).device.type == "cpu"

@@ -177,3 +177,15 @@ def test_training_images_with_and_without_photographs(tmp_path):
 def test_a_plan_without_models_is_refused(options):
     with pytest.raises(ValueError, match="at least"):
         replace(PLAN, **options)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_builds_the_same_models_and_applies_them_grouped(tmp_path, images, whole):
+    zoo = build_zoo(PLAN, images, out=tmp_path / "z", source="four", device="cuda", progress=False)
+    assert zoo.model_ids == whole.model_ids
+    inputs = images[None].expand(4, *images.shape)
+    expected = whole.apply_many(whole.model_ids, inputs)
+    output = whole.apply_many(whole.model_ids, inputs.cuda())
+    assert output.is_cuda
+    torch.testing.assert_close(output.cpu(), expected, atol=1.01 / 255, rtol=0)
