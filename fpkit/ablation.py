@@ -145,9 +145,12 @@ def ablation(
     populations: dict[str, Population | None] = {"full space": full}
     for title, space in _parts(config.every_option):
         populations[title] = full.select(lambda name, space=space: specs[name] in space)
-    first = {name for name in inside if zoo.entry(name)["seed"] == _first_seed(zoo, specs[name])}
+    oldest: dict[str, str] = {}  # architecture to the model of its lowest seed
+    for entry in sorted(zoo.entries, key=lambda entry: entry["seed"]):
+        oldest.setdefault(entry["arch_id"], entry["model_id"])
+    first = set(oldest.values())
     populations["without seeds (one per architecture)"] = full.select(first.__contains__)
-    reached = {name for name in inside if zoo.entry(name)["reached"]}
+    reached = {entry["model_id"] for entry in zoo.entries if entry["reached"]}
     populations["only those trained to their target"] = full.select(reached.__contains__)
     for title, decoder in _decoders().items() if config.random else ():
         populations[title] = random_population(
@@ -186,10 +189,6 @@ def _decoders() -> dict[str, Callable[[int], RandomDecoder]]:
             RandomDecoder, space="wide", encoder=load_encoder()
         ),
     }
-
-
-def _first_seed(zoo: Zoo, spec: ArchSpec) -> int:
-    return min(entry["seed"] for entry in zoo.entries if entry["arch_id"] == spec.id)
 
 
 def _row(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from dataclasses import replace
@@ -79,7 +78,7 @@ def _build(verbs: Verbs) -> None:
 
 def build(arguments: argparse.Namespace) -> int:
     """Train the zoo of a preset."""
-    from fpkit.zoo_build import build_zoo, peak_memory, summary, training_images
+    from fpkit.zoo_build import build_zoo, peak_memory, summary, this_rank, training_images
     from fpkit.zoo_plan import preset_plan
 
     plan = preset_plan(arguments.preset)
@@ -102,7 +101,7 @@ def build(arguments: argparse.Namespace) -> int:
         jobs=arguments.jobs,
         progress=not arguments.json,
     )
-    if int(os.environ.get("RANK", 0)):
+    if this_rank()[0] > 0:
         return 0  # the first rank speaks for all
     minutes, memory = (time.perf_counter() - started) / 60, peak_memory()
     if arguments.json:
@@ -123,7 +122,6 @@ def _summary(verbs: Verbs) -> None:
         example="fpkit zoo summary",
     )
     parser.add_argument("zoo", nargs="?", metavar="DIR", help="default: the zoo of fpkit")
-    parser.set_defaults(check=lambda _: None)
 
 
 def print_summary(arguments: argparse.Namespace) -> int:

@@ -29,7 +29,6 @@ Scale = Literal["db", "power"]
 
 CROP = 128
 MODELS = 16  # applied at once: their images take 120 MB
-IMAGES = 4  # of them at once: activations fit into the cache of a processor, twice as fast
 MARGIN = 16  # padding marks the borders of what a synthetic model returns: these are cut
 FLOOR = 1e-8  # far below the power of 8-bit rounding, (1/255)^2 / 12 = 1.3e-6
 
@@ -291,8 +290,7 @@ def _applied(zoo: Zoo, names: Sequence[str], drawn: Iterator[Tensor]) -> Iterato
     for start in range(0, len(names), MODELS):
         block = names[start : start + MODELS]
         images = torch.stack(list(islice(drawn, len(block))))
-        parts = [zoo.apply_many(block, part) for part in images.split(IMAGES, dim=1)]
-        yield from torch.cat(parts, dim=1)
+        yield from zoo.apply_many(block, images)
 
 
 def _drawn(pool: Tensor, models: int, view: View) -> Iterator[Tensor]:

@@ -14,20 +14,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Literal
+from functools import lru_cache, partial
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
+
+from fpkit.blocks import LEAKY_SLOPE
+from fpkit.blocks import activation as activation_layer
 
 FloatArray = NDArray[np.float64]
 ActivationName = Literal[
     "none", "square", "cube", "relu", "leaky", "sigmoid", "tanh", "silu", "gelu", "elu"
 ]
-LEAKY_SLOPE = 0.2  # as in fpkit.blocks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,19 +185,7 @@ def _rectified_cosines(amplitude: float, offset: float, count: int) -> FloatArra
     return np.concatenate([first, rest])[: count + 1]
 
 
-# torch's operators are what is measured; the prediction evaluates the formulas on its own
-_OPERATORS: dict[str, Callable[[Tensor], Tensor]] = {
-    "none": lambda x: x,
-    "square": torch.square,
-    "cube": lambda x: x**3,
-    "relu": functional.relu,
-    "leaky": lambda x: functional.leaky_relu(x, LEAKY_SLOPE),
-    "sigmoid": torch.sigmoid,
-    "tanh": torch.tanh,
-    "silu": functional.silu,
-    "gelu": functional.gelu,
-    "elu": functional.elu,
-}
+# the layers of the models are what is measured; the prediction evaluates the formulas on its own
 _SCALAR: dict[str, Callable[[FloatArray], FloatArray]] = {
     "none": lambda x: x,
     "square": lambda x: x * x,
@@ -209,7 +198,8 @@ _SCALAR: dict[str, Callable[[FloatArray], FloatArray]] = {
 }
 
 
-def _function(activation: str) -> Callable[[Tensor], Tensor]:
-    if activation not in _OPERATORS:
-        raise ValueError(f"activation must be one of {tuple(_OPERATORS)}, got {activation!r}")
-    return _OPERATORS[activation]
+def _function(name: str) -> Callable[[Tensor], Tensor]:
+    if name not in get_args(ActivationName):
+        raise ValueError(f"activation must be one of {get_args(ActivationName)}, got {name!r}")
+    powers = {"square": 2, "cube": 3}
+    return partial(torch.pow, exponent=powers[name]) if name in powers else activation_layer(name)

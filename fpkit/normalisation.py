@@ -28,7 +28,7 @@ from fpkit.arch import ArchSpec, Norm
 from fpkit.blocks import SyntheticModel
 from fpkit.metrics import bootstrap_interval
 from fpkit.observations import frequency_response
-from fpkit.spectrum import average_spectrum, power_spectrum
+from fpkit.spectrum import average_spectrum, power_spectrum, to_db
 from fpkit.synthesis import synthesize_stack
 
 FloatArray = NDArray[np.float64]
@@ -83,7 +83,7 @@ def shape_db(power: ArrayLike) -> FloatArray:
     >>> bool(np.allclose(shape_db([[1.0, 10.0]]), shape_db([[3.0, 30.0]])))
     True
     """
-    decibels = 10 * np.log10(np.maximum(np.asarray(power, dtype=np.float64), 1e-30))
+    decibels = to_db(power, floor=1e-30)
     return decibels - decibels.mean(axis=(-2, -1), keepdims=True)
 
 

@@ -166,12 +166,6 @@ class Zoo:
                     found.append(entry)
         return found
 
-    def copy_from(self, other: "Zoo", name: str) -> None:
-        """Store model `name` of another zoo here, in this zoo's precision."""
-        entry = other.entry(name)
-        self._store(other.model(name), entry)
-        self.register([entry])
-
     @property
     def model_ids(self) -> list[str]:
         """Ids of all models, in the order of the manifest."""

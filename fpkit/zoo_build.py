@@ -122,22 +122,23 @@ def build_zoo(
     whole, and what was not in the manifest yet is found by its header. ``times.jsonl`` in the
     folder notes the seconds that each model of a stack took.
     """
-    rank, ranks = _rank()
+    rank, ranks = this_rank()
+    order = plan.model_ids
     device = torch.device(device)
     if device.type == "cuda" and ranks > 1 and device.index is None:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank)))
     out = Path(out)
-    with _meeting(rank, ranks) as meet:
+    with _meeting(ranks) as meet:
         if rank == 0:
             zoo = _open(out, plan, source, resume)
-            zoo.register(zoo.written(set(plan.model_ids) - set(zoo)), order=plan.model_ids)
+            zoo.register(zoo.written(set(order) - set(zoo)), order=order)
         meet()
         zoo = Zoo.load(out)
         todo = [arch for arch in plan.archs if not set(plan.stack(arch)) <= set(zoo)]
         meet()  # nobody writes before all have read what there is to do
         mine = todo[rank::ranks]
         bar = tqdm(
-            total=len(plan.model_ids) if ranks == 1 else len(mine) * plan.seeds,
+            total=len(order) if ranks == 1 else len(mine) * plan.seeds,
             initial=(len(plan.archs) - len(todo)) * plan.seeds if ranks == 1 else 0,
             unit="model",
             desc=f"zoo, rank {rank} of {ranks}" if ranks > 1 else "zoo",
@@ -146,11 +147,11 @@ def build_zoo(
         with bar:
             for entries in _stacks(plan, mine, images, zoo, device, jobs or _cores(ranks)):
                 if rank == 0:
-                    zoo.register(entries, order=plan.model_ids)
+                    zoo.register(entries, order=order)
                 bar.update(len(entries))
         meet()
         if rank == 0 and ranks > 1:
-            zoo.register(zoo.written(set(plan.model_ids) - set(zoo)), order=plan.model_ids)
+            zoo.register(zoo.written(set(order) - set(zoo)), order=order)
         meet()
         return Zoo.load(out)
 
@@ -285,7 +286,7 @@ def _open(out: Path, plan: ZooPlan, source: str, resume: bool) -> Zoo:
     return zoo
 
 
-def _rank() -> tuple[int, int]:
+def this_rank() -> tuple[int, int]:
     """Rank and number of ranks that torchrun has given this process."""
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
@@ -298,7 +299,7 @@ def _cores(ranks: int) -> int:
 
 
 @contextmanager
-def _meeting(rank: int, ranks: int) -> Iterator[Callable[[], None]]:
+def _meeting(ranks: int) -> Iterator[Callable[[], None]]:
     """A function in which every rank waits for all others."""
     if ranks == 1:
         yield lambda: None

@@ -47,10 +47,10 @@ def test_round_trip_gives_the_same_outputs(zoo, results, images):
         assert not output.requires_grad
 
 
-def test_half_precision_changes_outputs_by_less_than_a_step(zoo, tmp_path, images):
+def test_half_precision_changes_outputs_by_less_than_a_step(zoo, results, tmp_path, images):
     small = Zoo.create(tmp_path / "small", source="copy", storage="float16")
-    for name in zoo:
-        small.copy_from(zoo, name)
+    for name, result in zip(zoo, results, strict=True):
+        small.add(result)
         difference = (small.model(name)(images) - zoo.model(name)(images)).abs().max()
         assert difference < 1 / 255
     bytes_ = [sum(f.stat().st_size for f in z.path.glob("*.safetensors")) for z in (small, zoo)]
