@@ -12,13 +12,13 @@ from float32 stays below one 8-bit step.
 
 import argparse
 import json
-import platform
 import random
 import time
 from collections.abc import Callable
 from statistics import median
 
 import torch
+from device import hardware, synchronise
 from torch import Tensor
 from tqdm import tqdm
 
@@ -100,12 +100,8 @@ def main() -> None:
                 error = (output - reference).square().mean().sqrt().item()
                 deviation[method].append(255 * error)
 
-    hardware = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"{torch.get_num_threads()} threads of {platform.processor() or platform.machine()}"
-    )
-    print(f"{hardware}, torch {torch.__version__}")
+    place = hardware(device)
+    print(f"{place}, torch {torch.__version__}")
     print(f"P={len(names)}, K={IMAGES}, {SIZE} px, {draws} draws")
     print(f"{'':32}{'seconds':>9}{'images/s':>10}{'ratio':>7}{'deviation':>11}")
     plain = seconds["one forward per image"]
@@ -127,12 +123,7 @@ def main() -> None:
     print("(deviation from one forward per image: root mean square, in 8-bit steps)")
     ours = [c for c in cases if str(c["method"]).startswith("apply_many")]
     best = max(c["ratio"] for c in ours if c["deviation_8bit_steps"] < 1)
-    print(json.dumps({"ratio": best, "device": hardware, "cases": cases}))
-
-
-def synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    print(json.dumps({"ratio": best, "device": place, "cases": cases}))
 
 
 if __name__ == "__main__":

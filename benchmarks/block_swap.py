@@ -26,6 +26,7 @@ import fpkit as fp
 from fpkit.arch import ArchSpec
 from fpkit.assets import write_bytes_atomic, write_text_atomic
 from fpkit.generators import train_encoder, train_generator
+from fpkit.images import load_tiles
 from fpkit.pictures import Cell, line_chart, montage, png_bytes, stack
 from fpkit.swap import (
     SwapPair,
@@ -81,7 +82,7 @@ def load_sources(tiles: Path | None, counts: tuple[int, int, int]) -> Sources:
     """
     rng = np.random.default_rng(0)
     parts = []
-    photos = None if tiles is None else np.load(tiles, mmap_mode="r")
+    photos = None if tiles is None else load_tiles(tiles, side=SIZE)
     order = [] if photos is None else rng.permutation(len(photos)).tolist()
     for seed, count in enumerate(counts):
         images = [fp.procedural_images(count if photos is None else count // 2, SIZE,

@@ -13,12 +13,12 @@ over architectures of seconds per model.
 
 import argparse
 import json
-import platform
 import time
 from dataclasses import dataclass
 from statistics import median
 
 import torch
+from device import hardware, synchronise
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -128,17 +128,6 @@ def draw(images: torch.Tensor, generator: torch.Generator, size: int) -> torch.T
     corner = torch.randint(128 - size + 1, (2,), generator=generator).tolist()
     top, left = corner
     return images[index, :, top : top + size, left : left + size]
-
-
-def synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def hardware(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{torch.get_num_threads()} threads of {platform.processor() or platform.machine()}"
 
 
 def compare(arguments: argparse.Namespace, device: torch.device) -> None:

@@ -307,6 +307,44 @@ def jpeg(image: Tensor, quality: int, subsampling: int = 2) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
 
 
+def load_tiles(path: str | Path, *, side: int, least: int = 1) -> np.ndarray:
+    """Photograph tiles as ``data/photos/make_photos.py`` writes them, read lazily.
+
+    Parameters
+    ----------
+    path
+        An .npy file.
+    side, least
+        Pixels that height and width, and tiles that the file must have at least.
+
+    Returns
+    -------
+    ndarray
+        (n, h, w, 3) uint8, memory-mapped.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it holds something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no photograph tiles at {path}: make them with data/photos/make_photos.py"
+        )
+    tiles = np.load(path, mmap_mode="r", allow_pickle=False)
+    shape = tiles.shape
+    fits = tiles.ndim == 4 and shape[3] == 3 and tiles.dtype == np.uint8
+    if not fits or len(tiles) < least or min(shape[1:3]) < side:
+        raise ValueError(
+            f"{path} must hold at least {least} tiles (n, h, w, 3) uint8 with h and w of at least "
+            f"{side} pixels, got {shape} {tiles.dtype}: make it with data/photos/make_photos.py"
+        )
+    return tiles
+
+
 def write_png(path: str | Path, image: Tensor) -> None:
     """Write a (3, h, w) image in [0, 1] as an 8-bit PNG, atomically."""
     buffer = io.BytesIO()

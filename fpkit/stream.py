@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fpkit.decoders import Space
-from fpkit.images import jpeg, random_crop
+from fpkit.images import jpeg, load_tiles, random_crop
 from fpkit.procedural import procedural_images
 from fpkit.synthesizer import (
     EncoderKind,
@@ -107,20 +107,12 @@ class Sources:
         self.procedural = procedural
         self.share = 1.0 if tiles is None else share
         if self.path is not None:
-            shape, kind = self._tiles.shape, self._tiles.dtype
-            if len(shape) != 4 or shape[3] != 3 or min(shape[1:3]) < SIZE or kind != np.uint8:
-                raise ValueError(
-                    f"{self.path} must hold (n, h, w, 3) uint8 with h and w >= {SIZE}, "
-                    f"got {shape} {kind}: make it with data/photos/make_photos.py"
-                )
+            _ = self._tiles  # refuses a file that holds something else
 
     @cached_property
     def _tiles(self) -> np.ndarray:
-        if self.path is None or not self.path.is_file():
-            raise FileNotFoundError(
-                f"no photograph tiles at {self.path}: make them with data/photos/make_photos.py"
-            )
-        return np.load(self.path, mmap_mode="r", allow_pickle=False)
+        assert self.path is not None  # asked for only where there are tiles
+        return load_tiles(self.path, side=SIZE)
 
     @cached_property
     def _images(self) -> Tensor:

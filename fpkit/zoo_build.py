@@ -25,6 +25,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from fpkit.arch import ArchSpec
+from fpkit.images import load_tiles
 from fpkit.parallel import one_thread
 from fpkit.procedural import procedural_images
 from fpkit.synthesis import synthesize_stack
@@ -54,14 +55,7 @@ def training_images(tiles: str | Path | None = None) -> tuple[Tensor, str]:
     if tiles is None:
         count = TILES + PROCEDURAL
         return procedural_images(count, SIZE, seed=0), f"procedural_images({count}, {SIZE}, seed=0)"
-    array = np.load(tiles, mmap_mode="r", allow_pickle=False)
-    if array.ndim != 4 or array.dtype != np.uint8 or len(array) < TILES or array.shape[3] != 3:
-        raise ValueError(
-            f"{tiles} must hold at least {TILES} tiles (n, h, w, 3) uint8, "
-            f"got {array.shape} {array.dtype}: make it with data/photos/make_photos.py"
-        )
-    if min(array.shape[1:3]) < SIZE:
-        raise ValueError(f"tiles of {tiles} must be at least {SIZE} pixels, got {array.shape[1:3]}")
+    array = load_tiles(tiles, side=SIZE, least=TILES)
     cut = np.ascontiguousarray(array[:TILES, :SIZE, :SIZE])
     photos = torch.from_numpy(cut).permute(0, 3, 1, 2) / 255
     mixed = torch.cat([photos, procedural_images(PROCEDURAL, SIZE, seed=0)])
