@@ -35,7 +35,7 @@ def enrol(arguments: argparse.Namespace) -> int:
     """Make or change a gallery."""
     from fpkit.gallery import Gallery
 
-    extractor = _extractor(arguments)
+    extractor = open_extractor(arguments)
     path = Path(arguments.gallery)
     if path.is_dir():
         raise ValueError(f"{path}: is a folder, expected a gallery file, such as my.gallery")
@@ -51,7 +51,7 @@ def enrol(arguments: argparse.Namespace) -> int:
         total = sum(map(len, models.values()))
         enrolled = 0
         for model, paths in models.items():
-            embeddings = [embedding for _, embedding in _embed(extractor, paths, skipped)]
+            embeddings = [embedding for _, embedding in embed_readable(extractor, paths, skipped)]
             if embeddings:
                 gallery.enrol(model, np.stack(embeddings))
                 enrolled += 1
@@ -74,11 +74,11 @@ def identify(arguments: argparse.Namespace) -> int:
     """Name the enrolled model nearest to each image."""
     from fpkit.gallery import Gallery
 
-    extractor = _extractor(arguments)
+    extractor = open_extractor(arguments)
     gallery = Gallery.load(arguments.gallery, extractor_hash=extractor.hash)
     paths = expand(arguments.image)
     skipped = Skipped()
-    embedded = list(_embed(extractor, paths, skipped))
+    embedded = list(embed_readable(extractor, paths, skipped))
     if not embedded:
         raise ValueError(f"none of the {len(paths)} images can be used")
     answers = gallery.identify(np.stack([embedding for _, embedding in embedded]))
@@ -105,9 +105,9 @@ def verify(arguments: argparse.Namespace) -> int:
     """Did one model make both images?"""
     from fpkit.gallery import verify as cosine
 
-    extractor = _extractor(arguments)
+    extractor = open_extractor(arguments)
     pair = [Path(arguments.a), Path(arguments.b)]
-    first, second = (embedding for _, embedding in _embed(extractor, pair, None))
+    first, second = (embedding for _, embedding in embed_readable(extractor, pair, None))
     score = cosine(first, second)
     threshold, far = arguments.threshold, None
     if threshold is None:
@@ -127,13 +127,14 @@ def verify(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _extractor(arguments: argparse.Namespace) -> Extractor:
+def open_extractor(arguments: argparse.Namespace) -> Extractor:
+    """The extractor that ``--extractor`` and ``--device`` ask for."""
     from fpkit.extractor import load_extractor
 
     return load_extractor(arguments.extractor, device=checked_device(arguments.device))
 
 
-def _embed(
+def embed_readable(
     extractor: Extractor, paths: list[Path], skipped: Skipped | None
 ) -> Iterator[tuple[Path, np.ndarray]]:
     """Path and embedding (d,) of every image that can be used; without `skipped`, raise."""
@@ -212,7 +213,7 @@ def bench(arguments: argparse.Namespace) -> int:
         methods=methods,
         draws=arguments.draws,
         seed=arguments.seed,
-        extractor=_extractor(arguments) if "extractor" in methods else None,
+        extractor=open_extractor(arguments) if "extractor" in methods else None,
         on_error=skipped,
         progress=sys.stderr.isatty(),
     )
