@@ -8,20 +8,19 @@ counts no more than one with few.
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from tqdm import tqdm
 
 from fpkit.baselines import BASELINES, EmbeddingModel, ExtractorMethod, Method
+from fpkit.degrade import Degradation
+from fpkit.features import Features, compact, extract
 from fpkit.gallery import PRIOR
-from fpkit.images import ImageReadError, list_models, read_image
-from fpkit.manifest import PHOTO, ImageFacts, read_facts
-from fpkit.protocol import SHOTS, FloatArray, Plan, Result, figures, with_two_images
+from fpkit.images import ImageReadError, list_models
+from fpkit.manifest import PHOTO, ImageFacts, read_facts, select_facts
+from fpkit.openset import open_set
+from fpkit.protocol import SHOTS, Plan, Result, Views, degraded_figures, figures, with_two_images
 
 METHODS = ("extractor", *BASELINES)
 
@@ -33,6 +32,11 @@ def bench(
     draws: int = 20,
     seed: int = 0,
     extractor: EmbeddingModel | None = None,
+    contents: Sequence[str] = (),
+    without_contents: Sequence[str] = (),
+    format: str | None = None,
+    recompress: int | None = None,
+    degrade: Sequence[str] = (),
     on_error: Callable[[ImageReadError], None] | None = None,
     progress: bool = True,
 ) -> Result:
@@ -49,9 +53,16 @@ def bench(
     draws
         Random choices of the enrolled images.
     seed
-        Of these choices and of the bootstrap.
+        Of these choices, of the bootstrap, and of where crops are cut.
     extractor
         For ``"extractor"``; None loads the shipped one.
+    contents, without_contents, format
+        Which images to take, see :func:`fpkit.manifest.select_facts`; by default all.
+    recompress
+        Quality of a JPEG that every image, enrolled or asked, goes through first: format control.
+    degrade
+        Degradations of the probes, one after the other and each on its own, see
+        :meth:`fpkit.degrade.Degradation.parse`; the gallery stays clean.
     on_error
         Called with the error of each file that cannot be read or is too small; such files are
         left out and listed under ``"skipped"`` in any case.
@@ -62,16 +73,22 @@ def bench(
     -------
     dict
         Ready for strict JSON (a figure that cannot be computed is None): ``models``, ``images``
-        (those used), ``draws``, ``seed``, ``enrolled`` (fewest and most images enrolled per
-        model, by k), ``skipped``, ``notes``, and ``methods``: per method ``identification``,
-        ``auc``, ``eer``, ``tar_at_far_0.01``, ``auc_within_content``, ``per_model`` (recall by
-        k), ``seconds_per_image`` (median, features only, after loading) and ``by_format`` with
-        the same keys for the models, galleries and probes of one format.
+        (those of models that were used), ``photos``, ``draws``, ``seed``, ``subset`` (with
+        ``contents``, ``without_contents``, ``format``), ``recompress``, ``degrade``,
+        ``enrolled`` (fewest and most images enrolled per model, by k), ``skipped``, ``notes``,
+        and ``methods``: per method ``identification``, ``auc``, ``eer``, ``tar_at_far_0.01``,
+        ``auc_within_content``, ``ci95`` (of these four), ``by_family`` (``models`` and
+        ``identification`` of the probes of a family), ``per_model`` (recall by k), ``open_set``
+        (see :func:`fpkit.openset.open_set`), ``degraded`` (by name, see
+        :func:`fpkit.protocol.degraded_figures`), ``seconds_per_image`` (median, features only,
+        after loading) and ``by_format`` with the same keys for the models, galleries, probes and
+        photographs of one format.
 
     Raises
     ------
     ValueError
-        If fewer than two models with two images are left, or a method is unknown.
+        If fewer than two models with two images are left, or a method, content, format or
+        degradation is unknown.
     FileNotFoundError
         If there is no such folder.
 
@@ -86,10 +103,12 @@ def bench(
       their pairs are neither genuine nor impostor. In ``identification``, ``kin_as_rivals`` is
       the recall with kin among the candidates, and ``decoder_level`` the share of probes then
       given to a model with the right decoder.
-    - Photographs (family ``photo``) are neither enrolled nor probes.
+    - Photographs (family ``photo``) are neither enrolled nor probes: they are unknowns of the
+      open set alone.
     - ``mean`` is the mean over draws of the mean recall over models. ``ci95`` bootstraps the
       models (each one's recall, averaged over draws, is one value): it says how the figure
-      depends on which generators were met.
+      depends on which generators were met. So do the intervals of verification, see
+      :func:`fpkit.pairs.verification`.
     - ``auc_within_content`` compares only pairs of equal ``content`` (the same subject), of
       contents that several models show.
     """
@@ -97,90 +116,58 @@ def bench(
         raise ValueError(f"methods is empty: name at least one of {', '.join(METHODS)}")
     if draws < 1:
         raise ValueError(f"draws must be at least 1, got {draws}")
+    first = [] if recompress is None else [Degradation(kind="jpeg", amount=recompress)]
+    degradations = {name: Degradation.parse(name) for name in degrade}
     chosen = [_method(method, extractor) for method in methods]
     names = [method.name for method in chosen]
     if len(set(names)) < len(names):
         raise ValueError(f"methods must have different names, got {', '.join(names)}")
-    folder = Path(folder)
-    facts = read_facts(folder)
-    notes = [f"{model}: no images" for model, paths in list_models(folder).items() if not paths]
-    photos = sum(fact.family == PHOTO for fact in facts)
-    if photos:
-        notes.append(f"{photos} photographs (family photo) are no model's: left out")
-    facts = [fact for fact in facts if fact.family != PHOTO]
-    facts, features, seconds, skipped = _extract(facts, chosen, on_error, progress)
+    subset = {"contents": list(contents), "without_contents": list(without_contents)}
+    facts = select_facts(read_facts(folder), **subset, format=format)
+    seen = extract(facts, chosen, steps=first, seed=seed, on_error=on_error, progress=progress)
+    clean, photos, notes = _sorted_out(Path(folder), seen)
+    plans, more = _plans(clean.facts, photos.facts, draws, seed)
+    notes += more
 
-    keep, few = with_two_images(facts)
-    notes += [f"{model}: left out, only {count} readable image" for model, count in few.items()]
-    facts = [fact for fact, kept in zip(facts, keep, strict=True) if kept]
-    models = len({fact.model for fact in facts})
-    if models < 2:
-        reasons = notes + [entry["reason"] for entry in skipped[:3]]
-        raise ValueError(
-            f"{folder}: a benchmark needs at least 2 models with 2 readable images each, found "
-            f"{models}. Expected is one folder of images per model"
-            + (f" ({'; '.join(reasons)})" if reasons else "")
-        )
-    plans = {"": Plan.draw(facts, draws, seed)}
-    formats = sorted({fact.format for fact in facts})
-    for name in formats:
-        try:
-            plans[name] = Plan.draw(facts, draws, seed, format=name)
-        except ValueError:
-            notes.append(f"format {name}: fewer than 2 models with 2 images, no figures of its own")
-    if len(formats) > 1:
-        notes.append(f"the overall figures mix formats ({', '.join(formats)}): see by_format")
-
-    summary: dict[str, Result] = {}
-    for method, vectors, times in zip(chosen, features, seconds, strict=True):
-        points, spent = _compact(vectors[keep]), times[keep]
-        each = {name: figures(plan, points, spent, method.prior) for name, plan in plans.items()}
-        summary[method.name] = {**each.pop(""), "by_format": each}
+    summary = {name: {} for name in names}
+    for i, method in enumerate(chosen):
+        points = compact(np.concatenate([clean.vectors[i], photos.vectors[i]]))
+        for part, plan in plans.items():
+            rows = points[: len(clean.facts)][plan.rows]
+            alike = np.array([part in ("", fact.format) for fact in photos.facts], dtype=bool)
+            others = points[len(clean.facts) :][alike]
+            summary[method.name][part] = {
+                **figures(plan, Views.same(rows, method.prior)),
+                "open_set": open_set(plan, rows, others, prior=method.prior),
+                "degraded": {},
+                "seconds_per_image": float(np.median(clean.seconds[i][plan.rows])),
+            }
+    for name, degradation in degradations.items():
+        steps = [*first, degradation]
+        worse = extract(clean.facts, chosen, steps=steps, seed=seed, progress=progress, name=name)
+        if worse.skipped:
+            lost, reason = len(worse.skipped), worse.skipped[0]["reason"]
+            notes.append(f"{name}: {lost} degraded images cannot be used ({reason}, ...)")
+        for i, method in enumerate(chosen):
+            views = _views(clean, worse, i, method.prior)
+            for part, plan in plans.items():
+                found = degraded_figures(plan, views.of(plan.rows))
+                summary[method.name][part]["degraded"][name] = found
     sizes = plans[""].enrolled_counts
     return {
-        "models": models,
-        "images": len(facts),
+        "models": len(plans[""].models),
+        "images": len(clean.facts),
+        "photos": len(photos.facts),
         "draws": draws,
         "seed": seed,
+        "subset": {**subset, "format": format},
+        "recompress": recompress,
+        "degrade": list(degradations),
         "enrolled": {str(k): [int(sizes(k).min()), int(sizes(k).max())] for k in SHOTS},
-        "skipped": skipped,
+        "skipped": seen.skipped,
         "notes": notes,
-        "methods": summary,
+        "methods": {name: _by_format(parts, clean.facts) for name, parts in summary.items()},
     }
-
-
-def format_table(result: Result) -> str:
-    """Table of a :func:`bench` result, for people.
-
-    One line per method over all images, then one per method and format. Recall is in per cent,
-    in brackets its 95% interval over models.
-    """
-    header = ("images", "method", "1-shot", "5-shot", "10-shot", "AUC", "EER", "TAR@1%", "ms/image")
-    lines = [header]
-    methods = result["methods"]
-    formats = sorted({name for overall in methods.values() for name in overall["by_format"]})
-    for images in ("all", *(formats if len(formats) > 1 else ())):
-        for name, overall in methods.items():
-            part = overall if images == "all" else overall["by_format"][images]
-            shots = [_recall(part["identification"][str(k)]) for k in SHOTS]
-            verified = [_two_digits(part[key]) for key in ("auc", "eer", "tar_at_far_0.01")]
-            speed = f"{1000 * part['seconds_per_image']:.1f}"
-            lines.append((images, name, *shots, *verified, speed))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    table = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
-    head = f"{result['models']} models, {result['images']} images, {result['draws']} draws"
-    notes = [f"note: {note}" for note in result["notes"]]
-    notes += [f"skipped: {entry['reason']}" for entry in result["skipped"]]
-    return "\n".join([head, "", *table, *([""] if notes else []), *notes])
-
-
-def _recall(entry: Result) -> str:
-    low, high = entry["ci95"]
-    return f"{100 * entry['mean']:.0f} [{100 * low:.0f}, {100 * high:.0f}]"
-
-
-def _two_digits(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
 
 
 def _method(method: str | Method, extractor: EmbeddingModel | None) -> Method:
@@ -197,50 +184,59 @@ def _method(method: str | Method, extractor: EmbeddingModel | None) -> Method:
     return ExtractorMethod(extractor, prior=PRIOR)
 
 
-def _extract(
-    facts: list[ImageFacts],
-    methods: Sequence[Method],
-    on_error: Callable[[ImageReadError], None] | None,
-    progress: bool,
-) -> tuple[list[ImageFacts], list[NDArray[np.float32]], FloatArray, list[dict[str, str]]]:
-    """Facts of the good images; per method their (n, d) features; seconds (methods, n); the bad."""
-    good, skipped = [], []
-    features: list[list[NDArray[np.float32]]] = [[] for _ in methods]
-    seconds: list[list[float]] = []
-    for fact in tqdm(facts, desc="images", disable=not progress, file=sys.stderr):
+def _sorted_out(folder: Path, seen: Features) -> tuple[Features, Features, list[str]]:
+    """Images of models with at least two, photographs, and notes; ValueError if too few."""
+    notes = [f"{model}: no images" for model, paths in list_models(folder).items() if not paths]
+    photo = np.array([fact.family == PHOTO for fact in seen.facts], dtype=bool)
+    photos, images = (seen.rows(np.flatnonzero(which)) for which in (photo, ~photo))
+    if photos.facts:
+        notes.append(
+            f"{len(photos.facts)} photographs (family photo) are no model's: asked in the open set"
+        )
+    keep, few = with_two_images(images.facts)
+    notes += [f"{model}: left out, only {count} readable image" for model, count in few.items()]
+    clean = images.rows(np.flatnonzero(keep))
+    models = len({fact.model for fact in clean.facts})
+    if models < 2:
+        reasons = notes + [entry["reason"] for entry in seen.skipped[:3]]
+        raise ValueError(
+            f"{folder}: a benchmark needs at least 2 models with 2 readable images each, found "
+            f"{models}. Expected is one folder of images per model"
+            + (f" ({'; '.join(reasons)})" if reasons else "")
+        )
+    return clean, photos, notes
+
+
+def _plans(
+    facts: list[ImageFacts], photos: list[ImageFacts], draws: int, seed: int
+) -> tuple[dict[str, Plan], list[str]]:
+    """The plan of all images (named ""), those of each of several formats, and notes."""
+    plans, notes = {"": Plan.draw(facts, draws, seed)}, []
+    formats = sorted({fact.format for fact in facts})
+    if len({fact.format for fact in (*facts, *photos)}) == 1:
+        return plans, notes
+    for name in formats:
         try:
-            image = read_image(fact.path)
-            row, spent = [], []
-            for method in methods:
-                start = time.perf_counter()
-                row.append(method.features(image))
-                spent.append(time.perf_counter() - start)
-        except ValueError as error:
-            if not isinstance(error, ImageReadError):
-                error = ImageReadError(f"{fact.path}: {error}")
-            if on_error is not None:
-                on_error(error)
-            skipped.append({"file": str(fact.path), "reason": str(error)})
-            continue
-        good.append(fact)
-        seconds.append(spent)
-        for column, vector in zip(features, row, strict=True):
-            column.append(vector)
-    stacked = [np.stack(column) if column else np.zeros((0, 1), np.float32) for column in features]
-    return good, stacked, np.array(seconds).reshape(len(good), len(methods)).T, skipped
+            plans[name] = Plan.draw(facts, draws, seed, format=name)
+        except ValueError:
+            notes.append(f"format {name}: fewer than 2 models with 2 images, no figures of its own")
+    if len(formats) > 1:
+        notes.append(f"the overall figures mix formats ({', '.join(formats)}): see by_format")
+    return plans, notes
 
 
-def _compact(vectors: NDArray[np.float32]) -> FloatArray:
-    """Same lengths and angles in at most n dimensions: (n, d) -> (n, min(n, d)) float64.
+def _by_format(parts: dict[str, Result], facts: list[ImageFacts]) -> Result:
+    """Overall figures with those of each format in them; the same where there is one only."""
+    overall = parts.pop("")
+    return {**overall, "by_format": parts or {facts[0].format: overall}}
 
-    All scores depend on inner products only, so n long vectors may be replaced by coordinates in
-    the subspace they span, and a draw costs little.
-    """
-    if vectors.shape[1] <= len(vectors):
-        return vectors.astype(np.float64)
-    gram = np.zeros((len(vectors), len(vectors)))
-    for start in range(0, vectors.shape[1], 4096):
-        block = vectors[:, start : start + 4096].astype(np.float64)
-        gram += block @ block.T
-    values, axes = np.linalg.eigh(gram)
-    return axes * np.sqrt(np.maximum(values, 0.0))
+
+def _views(clean: Features, worse: Features, method: int, prior: float) -> Views:
+    """Clean images to enrol, degraded ones to ask for, as one method sees them."""
+    left = {fact.path for fact in worse.facts}
+    usable = np.array([fact.path in left for fact in clean.facts], dtype=bool)
+    vectors = [features.vectors[method] for features in (clean, worse) if features.facts]
+    points = compact(np.concatenate(vectors))
+    enrolled, asked = points[: len(usable)], np.zeros_like(points[: len(usable)])
+    asked[usable] = points[len(usable) :]
+    return Views(enrolled=enrolled, asked=asked, usable=usable, prior=prior)

@@ -19,6 +19,7 @@ from fpkit import cli_attribute, cli_lineage, cli_make, cli_zoo
 from fpkit.bench import METHODS
 from fpkit.cli_io import Verbs, add_verb, note
 from fpkit.decoders import Space
+from fpkit.degrade import DEGRADATIONS, Degradation
 from fpkit.residual import RESIDUALS
 from fpkit.stream import StreamConfig
 from fpkit.synthesis import ETA, MAX_STEPS, Precision
@@ -290,8 +291,29 @@ def _bench(verbs: Verbs) -> None:
     )
     parser.add_argument("--draws", type=int, default=20, help="galleries drawn (20)")
     parser.add_argument("--seed", type=int, default=0)
+    add = parser.add_argument
+    only = "only models of this content (column of the manifest), repeatable"
+    add("--content", action="append", default=[], metavar="NAME", help=only)
+    without = "no models of this content, repeatable"
+    add("--without-content", action="append", default=[], metavar="NAME", help=without)
+    add("--format", metavar="NAME", help="only images stored so: png, jpeg, ...")
+    first = "send every image through this JPEG first, so that formats are alike"
+    add("--recompress", type=int, metavar="QUALITY", help=first)
+    worse = f"degrade the probes, repeatable: {', '.join(DEGRADATIONS)}, or another number"
+    add("--degrade", action="append", default=[], metavar="NAME", help=worse)
     _extractor(parser)
     _batch(parser)
+
+    def check(arguments: argparse.Namespace) -> None:
+        try:
+            for name in arguments.degrade:
+                Degradation.parse(name)
+            if arguments.recompress is not None:
+                Degradation(kind="jpeg", amount=arguments.recompress)
+        except ValueError as error:
+            parser.error(str(error))
+
+    parser.set_defaults(check=check)
 
 
 def _lab(verbs: Verbs) -> None:

@@ -204,7 +204,7 @@ def fingerprint(arguments: argparse.Namespace) -> int:
 def bench(arguments: argparse.Namespace) -> int:
     """Measure attribution methods on a folder-per-model tree."""
     from fpkit.bench import bench as run
-    from fpkit.bench import format_table
+    from fpkit.tables import format_table
 
     skipped = Skipped()
     methods = tuple(dict.fromkeys(arguments.method or ["extractor"]))
@@ -214,8 +214,14 @@ def bench(arguments: argparse.Namespace) -> int:
         draws=arguments.draws,
         seed=arguments.seed,
         extractor=open_extractor(arguments) if "extractor" in methods else None,
+        contents=arguments.content,
+        without_contents=arguments.without_content,
+        format=arguments.format,
+        recompress=arguments.recompress,
+        degrade=arguments.degrade,
         on_error=skipped,
         progress=sys.stderr.isatty(),
     )
     print_json(result) if arguments.json else print(format_table(result | {"skipped": []}))
-    return skipped.finish(result["images"] + skipped.count, strict=arguments.strict)
+    total = result["images"] + result["photos"] + skipped.count
+    return skipped.finish(total, strict=arguments.strict)

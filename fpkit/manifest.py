@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,6 +82,57 @@ def read_facts(folder: str | Path) -> list[ImageFacts]:
                 )
             )
     return facts
+
+
+def select_facts(
+    facts: Sequence[ImageFacts],
+    *,
+    contents: Sequence[str] = (),
+    without_contents: Sequence[str] = (),
+    format: str | None = None,
+) -> list[ImageFacts]:
+    """Choose images by what they show and how they were stored.
+
+    Parameters
+    ----------
+    facts
+        Of all images.
+    contents
+        Only images that show one of these; empty: any.
+    without_contents
+        No images that show one of these.
+    format
+        Only images stored so (``"png"``, ``"jpeg"``, ...); None: any.
+
+    Returns
+    -------
+    list of ImageFacts
+        In the same order. Photographs (family ``photo``) are chosen by format alone: they stand
+        for all that no model made, whatever they show.
+
+    Raises
+    ------
+    ValueError
+        If there is no image of that content or format at all.
+    """
+    known = {fact.content for fact in facts} - {""}
+    for name in (*contents, *without_contents):
+        if name not in known:
+            there = ", ".join(sorted(known)) or "none, a manifest.csv would tell"
+            raise ValueError(f"no image has the content {name!r}; contents: {there}")
+    formats = sorted({fact.format for fact in facts})
+    stored = None if format is None else _format_name(format)
+    if stored not in (None, *formats):
+        raise ValueError(f"no image has the format {format!r}; formats: {', '.join(formats)}")
+    return [
+        fact
+        for fact in facts
+        if stored in (None, fact.format)
+        and (
+            fact.family == PHOTO
+            or ((not contents or fact.content in contents) and fact.content not in without_contents)
+        )
+    ]
 
 
 def _read_rows(path: Path) -> dict[tuple[str, str], dict[str, str]]:

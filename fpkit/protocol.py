@@ -6,7 +6,8 @@ Knows nothing of images: it sees one feature vector per image and what the manif
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 
 from fpkit.gallery import centred_scores, gallery_centre, template
 from fpkit.manifest import ImageFacts
-from fpkit.metrics import auc, bootstrap_interval, eer, tar_at_far
+from fpkit.metrics import bootstrap_interval
+from fpkit.pairs import PairScores, verification
 
 SHOTS = (1, 5, 10)
 MAX_VERIFIED = 2000  # probes whose pairs are all scored in one draw: 2 million pairs
@@ -43,6 +45,8 @@ class Plan:
         (n,) index into `models`.
     decoder
         (m,) equal for kin.
+    family
+        (m,) kind of each model, empty if unknown.
     content
         (n,) equal for the same subject, -1 if unknown.
     rank
@@ -55,6 +59,7 @@ class Plan:
     models: list[str]
     model: NDArray[np.intp]
     decoder: NDArray[np.intp]
+    family: list[str]
     content: NDArray[np.intp]
     rank: NDArray[np.intp]
     seed: int
@@ -71,8 +76,8 @@ class Plan:
         models, model = np.unique([fact.model for fact in used], return_inverse=True)
         if len(models) < 2:
             raise ValueError("fewer than 2 models with 2 images")
-        decoder_of = {fact.model: fact.decoder for fact in reversed(used)}
-        _, decoder = np.unique([decoder_of[name] for name in models], return_inverse=True)
+        first_of = {fact.model: fact for fact in reversed(used)}
+        _, decoder = np.unique([first_of[name].decoder for name in models], return_inverse=True)
         contents = sorted({fact.content for fact in used} - {""})
         generator = np.random.default_rng(seed)
         first = np.searchsorted(np.sort(model), model)  # images of earlier models
@@ -85,6 +90,7 @@ class Plan:
             models=models.tolist(),
             model=model,
             decoder=decoder,
+            family=[first_of[name].family for name in models],
             content=np.array([contents.index(f.content) if f.content else -1 for f in used]),
             rank=rank - first,
             seed=seed,
@@ -107,69 +113,159 @@ class Plan:
         return galleries
 
 
-def figures(plan: Plan, points: FloatArray, seconds: FloatArray, prior: float) -> Result:
-    """All figures of one method for the images of one plan."""
-    points = points[plan.rows]
-    identification, per_model = {}, {name: {} for name in plan.models}
-    for shots in SHOTS:
-        entry, recall = _identify(plan, points, shots, prior)
-        identification[str(shots)] = entry
-        for name, value in zip(plan.models, recall, strict=True):
-            per_model[name][str(shots)] = float(value)
+@dataclass(frozen=True, kw_only=True)
+class Views:
+    """The images of a plan as a method sees them.
+
+    Attributes
+    ----------
+    enrolled
+        (n, d) features of each image, where it is enrolled.
+    asked
+        (n, d) features of each image, where it is a probe.
+    usable
+        (n,) which of them can be probes.
+    prior
+        See :func:`fpkit.gallery.centred_scores`.
+    """
+
+    enrolled: FloatArray
+    asked: FloatArray
+    usable: NDArray[np.bool_]
+    prior: float
+
+    @classmethod
+    def same(cls, points: FloatArray, prior: float) -> Views:
+        """Of images that are seen alike as enrolled ones and as probes."""
+        return cls(enrolled=points, asked=points, usable=np.ones(len(points), bool), prior=prior)
+
+    def of(self, rows: NDArray[np.intp]) -> Views:
+        """Those of some images."""
+        return Views(
+            enrolled=self.enrolled[rows],
+            asked=self.asked[rows],
+            usable=self.usable[rows],
+            prior=self.prior,
+        )
+
+
+def figures(plan: Plan, views: Views) -> Result:
+    """Identification, verification, recall by family and by model."""
+    recalls, identification = _identifications(plan, views)
     return {
         "identification": identification,
-        **_verify(plan, points, prior),
-        "per_model": per_model,
-        "seconds_per_image": float(np.median(seconds[plan.rows])),
+        **verification(_pairs(plan, views), len(plan.models), seed=plan.seed),
+        "by_family": _by_family(plan, recalls),
+        "per_model": {
+            name: {shots: float(recall[j]) for shots, recall in recalls.items()}
+            for j, name in enumerate(plan.models)
+            if all(np.isfinite(recall[j]) for recall in recalls.values())
+        },
     }
 
 
-def _identify(
-    plan: Plan, points: FloatArray, shots: int, prior: float
-) -> tuple[Result, FloatArray]:
-    """Figures at `shots` enrolled images, and the (m,) recall of each model."""
-    kinds = ("mean", "kin_as_rivals", "decoder_level")
-    recalls: dict[str, list[FloatArray]] = {kind: [] for kind in kinds}
+def degraded_figures(plan: Plan, views: Views) -> Result:
+    """:func:`figures` of degraded probes, and what they keep of the recall of the same ones clean.
+
+    ``images`` and ``models`` count those that are left, ``clean`` is the recall of their clean
+    images by k, ``kept`` the degraded one as a share of it.
+    """
+    found = figures(plan, views)
+    _, clean = _identifications(plan, replace(views, asked=views.enrolled))
+    before = {shots: entry["mean"] for shots, entry in clean.items()}
+    return {
+        "images": int(views.usable.sum()),
+        "models": len(set(plan.model[views.usable].tolist())),
+        **found,
+        "clean": before,
+        "kept": {
+            shots: found["identification"][shots]["mean"] / mean if mean else None
+            for shots, mean in before.items()
+        },
+    }
+
+
+def _identifications(plan: Plan, views: Views) -> tuple[dict[str, FloatArray], dict[str, Result]]:
+    """By k: the (m,) recalls of the models (NaN without a probe), and the figures."""
+    recalls, entries = {}, {}
+    for shots in SHOTS:
+        by_kind = _identify(plan, views, shots)
+        recall = by_kind["mean"]
+        known = recall[np.isfinite(recall)]
+        entry: Result = {
+            kind: float(np.mean(values[np.isfinite(values)])) if known.size else None
+            for kind, values in by_kind.items()
+        }
+        entry["ci95"] = list(bootstrap_interval(known, seed=plan.seed)) if known.size else None
+        recalls[str(shots)], entries[str(shots)] = recall, entry
+    return recalls, entries
+
+
+def _identify(plan: Plan, views: Views, shots: int) -> dict[str, FloatArray]:
+    """By kind of figure the (m,) recalls at `shots` enrolled images, means over the draws."""
+    models = len(plan.models)
     kin = plan.decoder[:, None] == plan.decoder[None, :]
-    rivals = ~kin | np.eye(len(plan.models), dtype=bool)
-    for templates, probes in plan.galleries(points, shots):
+    rivals = ~kin | np.eye(models, dtype=bool)
+    totals = {kind: np.zeros(models) for kind in ("mean", "kin_as_rivals", "decoder_level")}
+    asked = np.zeros(models)  # draws in which a model has probes
+    for templates, probes in plan.galleries(views.enrolled, shots):
+        probes = probes[views.usable[probes]]
+        if not probes.size:
+            continue
         truth = plan.model[probes]
-        scores = centred_scores(points[probes], templates, prior=prior)
+        scores = centred_scores(views.asked[probes], templates, prior=views.prior)
         best = scores.argmax(axis=1)
         without_kin = np.where(rivals[truth], scores, -np.inf).argmax(axis=1)
-        probes_of = np.bincount(truth, minlength=len(plan.models))
+        probes_of = np.bincount(truth, minlength=models)
+        asked += probes_of > 0
         hits = (without_kin == truth, best == truth, kin[best, truth])
-        for kind, hit in zip(kinds, hits, strict=True):
-            recalls[kind].append(np.bincount(truth, hit, len(plan.models)) / probes_of)
-    per_model = np.mean(recalls["mean"], axis=0)
-    entry: Result = {kind: float(np.mean(values)) for kind, values in recalls.items()}
-    entry["ci95"] = list(bootstrap_interval(per_model, seed=plan.seed))
-    return entry, per_model
-
-
-def _verify(plan: Plan, points: FloatArray, prior: float) -> dict[str, float | None]:
-    """Verification of all pairs of probes, averaged over the draws in which there are pairs."""
-    found: dict[str, list[float]] = {
-        name: [] for name in ("auc", "eer", "tar_at_far_0.01", "auc_within_content")
+        for total, hit in zip(totals.values(), hits, strict=True):
+            total += np.bincount(truth, hit, models) / np.maximum(probes_of, 1)
+    missing = np.full(models, np.nan)
+    return {
+        kind: np.divide(total, asked, out=missing.copy(), where=asked > 0)
+        for kind, total in totals.items()
     }
+
+
+def _by_family(plan: Plan, recalls: dict[str, FloatArray]) -> Result:
+    """Recall of the probes of each family, all models being candidates; one has no interval."""
+    found = {}
+    for family in sorted(set(plan.family) - {""}):
+        members = np.array([name == family for name in plan.family])
+        members &= np.isfinite([*recalls.values()]).all(axis=0)
+        if members.any():
+            found[family] = {
+                "models": int(members.sum()),
+                "identification": {
+                    shots: {
+                        "mean": float(recall[members].mean()),
+                        "ci95": list(bootstrap_interval(recall[members], seed=plan.seed))
+                        if members.sum() > 1
+                        else None,
+                    }
+                    for shots, recall in recalls.items()
+                },
+            }
+    return found
+
+
+def _pairs(plan: Plan, views: Views) -> Iterator[PairScores]:
+    """All pairs of probes of each draw, seen from the centre of its gallery."""
     generator = np.random.default_rng(plan.seed)
-    for templates, probes in plan.galleries(points, max(SHOTS)):
+    for templates, probes in plan.galleries(views.enrolled, max(SHOTS)):
+        probes = probes[views.usable[probes]]
         if len(probes) > MAX_VERIFIED:
             probes = generator.choice(probes, MAX_VERIFIED, replace=False)
-        seen = points[probes] - gallery_centre(templates, prior=prior)
+        seen = views.asked[probes] - gallery_centre(templates, prior=views.prior)
         seen /= np.maximum(np.linalg.norm(seen, axis=1, keepdims=True), 1e-12)
         first, second = np.triu_indices(len(probes), k=1)
-        score = (seen @ seen.T)[first, second]
         model, content = plan.model[probes], plan.content[probes]
-        genuine = model[first] == model[second]
-        impostor = plan.decoder[model][first] != plan.decoder[model][second]
-        subject = (content[first] == content[second]) & (content[first] >= 0)
-        subject &= np.isin(content[first], content[first][subject & impostor])
-        if genuine.any() and impostor.any():
-            found["auc"].append(auc(score[genuine], score[impostor]))
-            found["eer"].append(eer(score[genuine], score[impostor]))
-            found["tar_at_far_0.01"].append(tar_at_far(score[genuine], score[impostor]))
-        if (genuine & subject).any() and (impostor & subject).any():
-            pairs = score[genuine & subject], score[impostor & subject]
-            found["auc_within_content"].append(auc(*pairs))
-    return {name: float(np.mean(values)) if values else None for name, values in found.items()}
+        decoder = plan.decoder[model]
+        yield PairScores(
+            score=(seen @ seen.T)[first, second],
+            first=model[first],
+            second=model[second],
+            kin=(decoder[first] == decoder[second]) & (model[first] != model[second]),
+            content=np.where(content[first] == content[second], content[first], -1),
+        )

@@ -9,12 +9,13 @@ import torch
 from PIL import Image
 
 from fpkit.baselines import BASELINES, ColourMethod, ExtractorMethod, SpectrumMethod
-from fpkit.bench import bench, format_table
+from fpkit.bench import bench
 from fpkit.gallery import Gallery
 from fpkit.images import ImageReadError, write_png
 from fpkit.manifest import read_facts
 from fpkit.metrics import auc
 from fpkit.protocol import Plan
+from fpkit.tables import format_table
 
 
 class PixelMethod:
