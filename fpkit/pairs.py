@@ -201,7 +201,7 @@ def _accepted(weight: NDArray[np.float32], table: NDArray[np.float32]) -> FloatA
     total = np.cumsum(pairs[:, ::-1], axis=1)
     whole = total[:, -1:]
     shares = np.divide(total, whole, out=np.full_like(total, np.nan), where=whole > 0)
-    return np.concatenate([0 * whole, shares], axis=1)
+    return np.concatenate([0 * shares[:, :1], shares], axis=1)
 
 
 def _areas(far: FloatArray, tar: FloatArray) -> FloatArray:
