@@ -133,7 +133,7 @@ def bench(
     for i, method in enumerate(chosen):
         points = compact(np.concatenate([clean.vectors[i], photos.vectors[i]]))
         for part, plan in plans.items():
-            rows = points[: len(clean.facts)][plan.rows]
+            rows = points[plan.rows]
             alike = np.array([part in ("", fact.format) for fact in photos.facts], dtype=bool)
             others = points[len(clean.facts) :][alike]
             summary[method.name][part] = {

@@ -10,8 +10,10 @@ from PIL import Image
 
 from fpkit.baselines import BASELINES, ColourMethod, ExtractorMethod, SpectrumMethod
 from fpkit.bench import bench
+from fpkit.degrade import Degradation
+from fpkit.features import extract
 from fpkit.gallery import Gallery
-from fpkit.images import ImageReadError, write_png
+from fpkit.images import ImageReadError, jpeg, write_png
 from fpkit.manifest import read_facts
 from fpkit.metrics import auc
 from fpkit.protocol import Plan
@@ -206,6 +208,258 @@ def test_the_manifest_may_say_the_format_and_a_lone_model_of_one_has_no_figures(
     assert any(note.startswith("format jpeg") for note in result["notes"])
 
 
+# ---- families and subsets ----------------------------------------------------------------------
+
+
+def test_recall_of_each_family_against_all_models(tmp_path):
+    # the GAN b looks like the diffusion model c: it loses all its probes to one of another family
+    models = {"a": (0, 8), "c": (1, 8), "b": (1, 8), "x": (2, 8)}
+    rows = {name: {"family": "gan" if name in "ab" else "diffusion"} for name in "abc"}
+    result = run(make_tree(tmp_path, models, rows=rows), PixelMethod(), draws=3)
+    figures = result["methods"]["pixel"]
+    recall = {name: figures["per_model"][name]["10"] for name in "abcx"}
+    assert recall == {"a": 1, "b": 1, "c": 0, "x": 1}  # of equal scores the first wins: b
+    families = figures["by_family"]
+    assert set(families) == {"gan", "diffusion"}  # x has none
+    gan, diffusion = families["gan"], families["diffusion"]
+    assert (gan["models"], gan["identification"]["10"]["mean"]) == (2, 1.0)
+    assert (diffusion["models"], diffusion["identification"]["10"]["mean"]) == (1, 0.0)
+    assert gan["identification"]["1"]["ci95"] == [1.0, 1.0]
+    assert diffusion["identification"]["1"]["ci95"] is None  # one model: nothing to resample
+
+
+def test_a_subset_is_as_if_the_rest_were_not_there(tmp_path):
+    models = {"a": (0, 6), "b": (1, 6), "c": (2, 6), "camera": (3, 4), "d": (4, 6)}
+    content = {"a": "cats", "b": "cats", "c": "dogs", "camera": "dogs", "d": ""}
+    rows = {
+        name: {"content": content[name], "family": "photo" if name == "camera" else ""}
+        for name in models
+    }
+    tree = make_tree(tmp_path, models, rows=rows)
+    method = PixelMethod(spread=0.5)
+
+    def models_of(**options):
+        result = run(tree, method, **options)
+        assert result["photos"] == 4  # photographs stay, whatever they show
+        return set(result["methods"]["pixel"]["per_model"])
+
+    assert models_of(contents=["cats"]) == {"a", "b"}
+    assert models_of(contents=["cats", "dogs"]) == {"a", "b", "c"}
+    assert models_of(without_contents=["cats"]) == {"c", "d"}
+    result = run(tree, method, contents=["cats", "dogs"], without_contents=["dogs"])
+    assert result["models"] == 2
+    expected = {"contents": ["cats", "dogs"], "without_contents": ["dogs"], "format": None}
+    assert result["subset"] == expected
+    assert "content cats, dogs, without content dogs" in format_table(result).splitlines()[0]
+    with pytest.raises(ValueError, match="no image has the content 'birds'; contents: cats, dogs"):
+        run(tree, method, contents=["birds"])
+    with pytest.raises(ValueError, match="no image has the content 'bird'"):
+        run(tree, method, without_contents=["bird"])
+
+
+def test_one_format_alone_has_the_figures_of_its_part(tmp_path):
+    models = {name: (i, 6) for i, name in enumerate("abcdef")} | {"camera": (6, 3)}
+    rows = {
+        name: {
+            "format": "JPG" if name in "abc" else "png",
+            "family": "photo" if name == "camera" else "gan",
+        }
+        for name in models
+    }
+    tree = make_tree(tmp_path, models, rows=rows)
+    method = PixelMethod(spread=0.4)
+    parts = run(tree, method)["methods"]["pixel"]["by_format"]
+    assert parts["png"]["open_set"]["photos"]["images"] == 3
+    assert parts["jpeg"]["open_set"]["photos"] is None  # these were stored as PNG
+    for name in ("jpeg", "png"):
+        alone = run(tree, method, format=name)
+        assert alone["photos"] == (3 if name == "png" else 0)
+        figures = alone["methods"]["pixel"]
+        assert list(figures["by_format"]) == [name]
+        figures = {key: value for key, value in figures.items() if key != "by_format"}
+        assert _without_times(figures) == _approximately(_without_times(parts[name]))
+    assert run(tree, method, format="JPG")["models"] == 3
+    with pytest.raises(ValueError, match="no image has the format 'webp'; formats: jpeg, png"):
+        run(tree, method, format="webp")
+
+
+# ---- degraded and recompressed -----------------------------------------------------------------
+
+
+class CroppedMethod(PixelMethod):
+    """Mistakes cropped images with red 1 for those with red 2, refuses those with red 3."""
+
+    def features(self, image):
+        red = round(255 * float(image[0, 0, 0]))
+        if image.shape[-1] == 8 or red in (0, 2):
+            return super().features(image)
+        if red == 3:
+            raise ValueError(f"image is {image.shape[-1]}x{image.shape[-2]}: too small")
+        return np.eye(16)[2].astype(np.float32)
+
+
+def test_degraded_probes_meet_a_clean_gallery(tmp_path):
+    tree = make_tree(tmp_path, {"a": (0, 8), "b": (1, 8), "c": (2, 8), "d": (3, 8)})
+    errors = []
+    result = run(tree, CroppedMethod(), degrade=["crop", "crop0.9"], on_error=errors.append)
+    figures = result["methods"]["pixel"]
+    assert figures["identification"]["10"]["mean"] == figures["auc"] == 1.0
+    assert list(figures["degraded"]) == result["degrade"] == ["crop", "crop0.9"]
+    entry = figures["degraded"]["crop"]
+    # d is no probe any more; b is taken for c, which it would not be if it were enrolled cropped
+    assert {name: recall["10"] for name, recall in entry["per_model"].items()} == {
+        "a": 1,
+        "b": 0,
+        "c": 1,
+    }
+    assert (entry["images"], entry["models"]) == (24, 3)
+    assert entry["clean"] == {"1": 1.0, "5": 1.0, "10": 1.0}
+    assert entry["kept"] == pytest.approx({"1": 2 / 3, "5": 2 / 3, "10": 2 / 3})
+    # probes: 4 of each. 18 genuine pairs; of 48 impostor pairs 16 (b and c) tie with them
+    assert entry["auc"] == pytest.approx((32 + 16 / 2) / 48)
+    assert any(
+        note.startswith("crop: 8 degraded images cannot be used") for note in result["notes"]
+    )
+    assert result["skipped"] == errors == []
+    table = format_table(result)
+    assert "kept" in table and "67" in table
+
+
+def test_a_clean_image_too_bad_to_ask_for_is_no_clean_probe_either(tmp_path):
+    # d, refused when cropped, looks like a and is taken for it: not in the clean recall of crops
+    tree = make_tree(tmp_path, {"a": (0, 8), "b": (1, 8), "c": (2, 8), "d": (3, 8)})
+
+    class Confused(CroppedMethod):
+        def features(self, image):
+            vector = super().features(image)
+            return np.eye(16)[0].astype(np.float32) if vector[3] else vector
+
+    figures = run(tree, Confused(), degrade=["crop"])["methods"]["pixel"]
+    assert figures["identification"]["10"]["mean"] == 0.75
+    assert figures["degraded"]["crop"]["clean"]["10"] == 1.0
+
+
+def test_when_no_degraded_image_can_be_used(tmp_path):
+    class CleanOnly(PixelMethod):
+        def features(self, image):
+            if image.shape[-1] < 8:
+                raise ValueError("too small")
+            return super().features(image)
+
+    tree = make_tree(tmp_path, {"a": (0, 4), "b": (1, 4)})
+    result = run(tree, CleanOnly(), CleanOnly("long", long=True), degrade=["crop"])
+    json.dumps(result, allow_nan=False)
+    for name in ("pixel", "long"):
+        entry = result["methods"][name]["degraded"]["crop"]
+        assert (entry["images"], entry["models"], entry["auc"]) == (0, 0, None)
+        assert entry["identification"]["10"]["mean"] is entry["kept"]["10"] is None
+        assert entry["per_model"] == entry["by_family"] == {}
+    assert "crop" in format_table(result)
+
+
+def test_models_asked_in_some_draws_only_count_there(tmp_path):
+    class OneLeft(PixelMethod):  # of model b a single cropped image can be used
+        def features(self, image):
+            red, green = (round(255 * float(v)) for v in image[:2, 0, 0])
+            if image.shape[-1] < 8 and red == 1 and green != 4:
+                raise ValueError("too small")
+            return super().features(image)
+
+    tree = make_tree(tmp_path, {"a": (0, 4), "b": (1, 4)})  # green of b's: 4, 5, 6, 7
+    entry = run(tree, OneLeft(), degrade=["crop"])["methods"]["pixel"]["degraded"]["crop"]
+    assert (entry["images"], entry["models"]) == (5, 2)
+    assert entry["per_model"]["b"] == {"1": 1.0, "5": 1.0, "10": 1.0}
+
+
+def test_long_features_are_degraded_as_the_short_ones(tmp_path):
+    class Shifted(PixelMethod):  # another perturbation where the image was cropped
+        def features(self, image):
+            image = image.clone()
+            image[1, 0, 0] += (image.shape[-1] < 8) * 100 / 255
+            return super().features(image)
+
+    tree = make_tree(tmp_path, {"a": (0, 6), "b": (1, 6), "c": (2, 6)})
+    methods = Shifted("short", spread=0.5), Shifted("long", spread=0.5, long=True)
+    result = run(tree, *methods, degrade=["crop"])["methods"]
+    short, long = (result[name]["degraded"]["crop"] for name in ("short", "long"))
+    assert result["short"]["auc"] != short["auc"] < 1
+    assert json.loads(json.dumps(short)) == _approximately(long)
+
+
+class Watching:
+    name, prior = "watching", 0.0
+
+    def __init__(self):
+        self.images = []
+
+    def features(self, image):
+        self.images.append(image)
+        return np.ones(2, np.float32)
+
+
+def test_recompression_comes_first_and_for_all(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    for name in ("a", "b"):
+        for index in range(2):
+            image = torch.rand(3, 16, 24, generator=generator)
+            write_png(tmp_path / name / f"{index}.png", image)
+    method = Watching()
+    result = run(tmp_path, method, recompress=70, degrade=["jpeg30"], draws=1)
+    once = [jpeg(_read(fact.path), 70) for fact in read_facts(tmp_path)]
+    twice = [jpeg(image, 30) for image in once]
+    assert len(method.images) == 8
+    assert all(map(torch.equal, method.images, once + twice))
+    assert result["recompress"] == 70
+    assert "all through JPEG 70" in format_table(result)
+
+
+def test_a_crop_does_not_depend_on_the_other_images(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    for name in ("a", "b", "c"):
+        for index in range(4):
+            image = torch.rand(3, 64, 64, generator=generator)
+            write_png(tmp_path / name / f"{index}.png", image)
+    facts = read_facts(tmp_path)
+    crop = [Degradation.parse("crop")]
+
+    def seen(facts, **options):
+        method = Watching()
+        extract(facts, [method], steps=crop, **options)
+        return method.images
+
+    cropped = seen(facts)
+    assert all(map(torch.equal, seen(facts[5:7]), cropped[5:7]))
+    assert not all(map(torch.equal, seen(facts, seed=1), cropped))
+    places = {
+        (top, left)
+        for fact, part in zip(facts, cropped, strict=True)
+        for top in range(17)
+        for left in range(17)
+        if torch.equal(_read(fact.path)[:, top : top + 48, left : left + 48], part)
+    }
+    assert len(places) > 4  # images of one size are not all cut at one place
+
+
+# ---- open set ----------------------------------------------------------------------------------
+
+
+def test_photographs_are_unknowns_of_the_open_set(tmp_path):
+    models = {"a": (0, 6), "b": (1, 6), "c": (2, 6), "camera": (9, 5)}
+    rows = {name: {"family": "photo" if name == "camera" else "gan"} for name in models}
+    result = run(make_tree(tmp_path, models, rows=rows), PixelMethod(spread=0.02))
+    entry = result["methods"]["pixel"]["open_set"]
+    assert (entry["known_models"], entry["unknown_models"]) == ([2, 2], [1, 1])
+    assert (entry["oscr"], entry["auroc"], entry["photos"]["auroc"]) == pytest.approx((1, 1, 1))
+    assert entry["photos"]["images"] == 5 and entry["photos"]["far_at_tar_0.95"] == 0
+    assert "photos: AUROC" in format_table(result)
+
+
+def test_two_models_are_no_open_set(tmp_path):
+    result = run(make_tree(tmp_path, {"a": (0, 4), "b": (1, 4)}), PixelMethod())
+    assert result["methods"]["pixel"]["open_set"] is None
+    assert "Open set" not in format_table(result)
+
+
 # ---- robustness --------------------------------------------------------------------------------
 
 
@@ -276,6 +530,10 @@ def test_options_are_checked(tmp_path):
         run(tree, "colour", draws=0)
     with pytest.raises(ValueError, match="different names"):
         run(tree, "colour", "colour")
+    with pytest.raises(ValueError, match="unknown degradation 'fog'"):
+        run(tree, "colour", degrade=["fog"])
+    with pytest.raises(ValueError, match="jpeg needs a quality"):
+        run(tree, "colour", recompress=0)
 
 
 def test_same_seed_same_figures(tmp_path):

@@ -134,6 +134,8 @@ def test_help_has_an_example(fpkit, verb):
         ["fingerprint", "a.png", "--out", "a.png", "--crop", "4"],
         ["fingerprint", "a.png", "--out", "a.png", "--residual", "wavelet"],
         ["bench", "folder", "--method", "magic"],
+        ["bench", "folder", "--degrade", "fog"],
+        ["bench", "folder", "--recompress", "0"],
     ],
     ids=" ".join,
 )
@@ -448,6 +450,26 @@ def test_bench_json_and_table(fpkit, tree, extractor):
             assert figures[key] == direct["methods"][method][key]
     table = fpkit(*words)
     assert "extractor" in table and "spectrum" not in table
+
+
+def test_bench_options_reach_the_benchmark(fpkit, tree, tmp_path):
+    rows = ["model,file,content,format"]
+    for path in sorted(tree.glob("*/*.png")):
+        name = path.parent.name
+        content = "dark" if name == sorted(p.name for p in tree.iterdir())[0] else "light"
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / path.name).write_bytes(path.read_bytes())
+        rows.append(f"{name},{path.name},{content},png")
+    (tmp_path / "manifest.csv").write_text("\n".join(rows) + "\n")
+    words = ["bench", tmp_path, "--method", "colour", "--draws", 2, "--json"]
+    words += ["--without-content", "dark", "--content", "light", "--format", "png"]
+    words += ["--recompress", 80, "--degrade", "jpeg50", "--degrade", "blur"]
+    result = json.loads(fpkit(*words))
+    expected = {"contents": ["light"], "without_contents": ["dark"], "format": "png"}
+    assert result["subset"] == expected and result["models"] == 2
+    assert result["recompress"] == 80
+    assert list(result["methods"]["colour"]["degraded"]) == ["jpeg50", "blur"]
+    assert "no image has the content 'fog'" in fpkit.error(*words, "--content", "fog")
 
 
 def test_bench_of_bad_trees(fpkit, tree, bad, extractor, tmp_path):
