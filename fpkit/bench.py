@@ -129,19 +129,13 @@ def bench(
     plans, more = _plans(clean.facts, photos.facts, draws, seed)
     notes += more
 
-    summary = {name: {} for name in names}
-    for i, method in enumerate(chosen):
-        points = compact(np.concatenate([clean.vectors[i], photos.vectors[i]]))
-        for part, plan in plans.items():
-            rows = points[plan.rows]
-            alike = np.array([part in ("", fact.format) for fact in photos.facts], dtype=bool)
-            others = points[len(clean.facts) :][alike]
-            summary[method.name][part] = {
-                **figures(plan, Views.same(rows, method.prior)),
-                "open_set": open_set(plan, rows, others, prior=method.prior),
-                "degraded": {},
-                "seconds_per_image": float(np.median(clean.seconds[i][plan.rows])),
-            }
+    summary = {
+        method.name: {
+            part: _clean_figures(plan, part, clean, photos, i, method.prior)
+            for part, plan in plans.items()
+        }
+        for i, method in enumerate(chosen)
+    }
     for name, degradation in degradations.items():
         steps = [*first, degradation]
         worse = extract(clean.facts, chosen, steps=steps, seed=seed, progress=progress, name=name)
@@ -227,8 +221,26 @@ def _plans(
 
 def _by_format(parts: dict[str, Result], facts: list[ImageFacts]) -> Result:
     """Overall figures with those of each format in them; the same where there is one only."""
-    overall = parts.pop("")
-    return {**overall, "by_format": parts or {facts[0].format: overall}}
+    overall, formats = parts.pop(""), {fact.format for fact in facts}
+    if len(formats) == 1:
+        parts = {name: parts.get(name, overall) for name in formats}
+    return {**overall, "by_format": parts}
+
+
+def _clean_figures(
+    plan: Plan, part: str, clean: Features, photos: Features, method: int, prior: float
+) -> Result:
+    """Figures of one method for one plan; `part` is its format, or empty for all."""
+    alike = np.array([part in ("", fact.format) for fact in photos.facts], dtype=bool)
+    vectors = [clean.vectors[method][plan.rows], photos.vectors[method][alike]]
+    points = compact(np.concatenate(vectors))
+    images, others = points[: len(plan.rows)], points[len(plan.rows) :]
+    return {
+        **figures(plan, Views.same(images, prior)),
+        "open_set": open_set(plan, images, others, prior=prior),
+        "degraded": {},
+        "seconds_per_image": float(np.median(clean.seconds[method][plan.rows])),
+    }
 
 
 def _views(clean: Features, worse: Features, method: int, prior: float) -> Views:

@@ -206,6 +206,10 @@ def test_the_manifest_may_say_the_format_and_a_lone_model_of_one_has_no_figures(
     result = run(make_tree(tmp_path, models, rows=rows), PixelMethod())
     assert set(result["methods"]["pixel"]["by_format"]) == {"png"}
     assert any(note.startswith("format jpeg") for note in result["notes"])
+    rows["b"]["format"] = "bmp"
+    two = {name: models[name] for name in "ab"}
+    result = run(make_tree(tmp_path / "two", two, rows=rows), PixelMethod())
+    assert result["methods"]["pixel"]["by_format"] == {}
 
 
 # ---- families and subsets ----------------------------------------------------------------------
