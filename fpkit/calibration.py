@@ -36,7 +36,9 @@ def calibrate(kin: Kin, *, seed: int = 0) -> tuple[Calibration, dict[str, Any]]:
 
     Many random galleries of 1 to 16 bases, with 1 to 16 images enrolled of each, are asked about
     1 to 16 images of every fine-tune: those of an enrolled base are genuine, all others impostors.
-    Logistic regression with both kinds weighing the same gives the log-likelihood ratio.
+    Logistic regression with both kinds weighing the same gives the log-likelihood ratio. Decoders
+    of one architecture are the harder impostors; as many real decoders share theirs, these pairs
+    weigh as much as all other impostors.
 
     Returns
     -------
@@ -44,20 +46,25 @@ def calibrate(kin: Kin, *, seed: int = 0) -> tuple[Calibration, dict[str, Any]]:
         Of all bases.
     report : dict
         For the model card. ``held_out``: figures of calibrations fitted on four fifths of the
-        bases, for the pairs of the last fifth: ``auc``; ``loss_bits``, the log loss with both
-        kinds weighing the same (0 is perfect, 1 knows nothing); and ``calibration_error``, the
-        mean difference of probability and frequency over ten bins.
+        bases, for the pairs of the last fifth: ``auc_strangers`` and ``auc_one_architecture``,
+        genuine pairs against impostors of another and of one architecture (None without such);
+        ``loss_bits``, the weighted log loss (0 is perfect, 1 knows nothing); and
+        ``calibration_error``, the mean difference of probability and frequency over ten bins.
 
     Raises
     ------
     ValueError
-        If there are fewer than 10 bases.
+        If there are fewer than 10 architectures among the bases, or the extractor does not tell
+        fine-tunes apart at all.
     """
-    bases = len(kin.base)
-    if bases < 2 * _FOLDS:
-        raise ValueError(f"a calibration needs at least {2 * _FOLDS} bases, got {bases}")
+    bases, architectures = len(kin.base), int(kin.architecture.max()) + 1
+    if architectures < 2 * _FOLDS:
+        raise ValueError(
+            f"a calibration needs bases of at least {2 * _FOLDS} architectures, got "
+            f"{architectures}: take more random decoders"
+        )
     generator = np.random.default_rng(seed)
-    fold = generator.permutation(bases) % _FOLDS
+    fold = (generator.permutation(architectures) % _FOLDS)[kin.architecture]
     parts = []
     for held_out in range(_FOLDS):
         inside, outside = np.flatnonzero(fold != held_out), np.flatnonzero(fold == held_out)
@@ -65,16 +72,20 @@ def calibrate(kin: Kin, *, seed: int = 0) -> tuple[Calibration, dict[str, Any]]:
         pairs = _draw_pairs(kin, outside, generator)
         parts.append((_apply(fitted, pairs), pairs))
     pairs = _draw_pairs(kin, np.arange(bases), generator)
-    ratios = np.concatenate([ratio for ratio, _ in parts])
-    same = np.concatenate([part.same for _, part in parts])
+    ratios, same, twin, weight = (
+        np.concatenate(values)
+        for values in zip(*((r, p.same, p.twin, p.weight) for r, p in parts), strict=True)
+    )
     report = {
         "bases": bases,
         "genuine": int(pairs.same.sum()),
         "impostor": int((~pairs.same).sum()),
+        "of_one_architecture": int(pairs.twin.sum()),
         "held_out": {
-            "auc": float(np.mean([auc(r[p.same], r[~p.same]) for r, p in parts])),
-            "loss_bits": loss_bits(ratios, same),
-            "calibration_error": calibration_error(ratios, same),
+            "auc_strangers": auc(ratios[same], ratios[~same & ~twin]),
+            "auc_one_architecture": auc(ratios[same], ratios[twin]) if twin.any() else None,
+            "loss_bits": loss_bits(ratios, same, weight=weight),
+            "calibration_error": calibration_error(ratios, same, weight=weight),
         },
         "from": kin.description,
         "seed": seed,
@@ -82,10 +93,11 @@ def calibrate(kin: Kin, *, seed: int = 0) -> tuple[Calibration, dict[str, Any]]:
     return _fit(pairs, bases=bases), report
 
 
-def loss_bits(log_ratios: ArrayLike, same: ArrayLike) -> float:
+def loss_bits(log_ratios: ArrayLike, same: ArrayLike, *, weight: ArrayLike | None = None) -> float:
     """Mean log loss in bits, genuine and impostor pairs weighing the same ("Cllr").
 
     0 is perfect, 1 is what ratios of 1 give; above 1, believing the ratios does harm.
+    `weight` of every pair (n,) replaces these weights; it is scaled to the sum 1.
 
     Examples
     --------
@@ -94,11 +106,15 @@ def loss_bits(log_ratios: ArrayLike, same: ArrayLike) -> float:
     """
     ratios, same = np.asarray(log_ratios, dtype=np.float64), np.asarray(same, dtype=bool)
     losses = np.logaddexp(0, np.where(same, -ratios, ratios)) / math.log(2)
-    return float(_balance(same) @ losses)
+    return float(_shares(same, weight) @ losses)
 
 
-def calibration_error(log_ratios: ArrayLike, same: ArrayLike) -> float:
-    """Mean absolute difference of probability and frequency over ten bins, kinds weighing the same.
+def calibration_error(
+    log_ratios: ArrayLike, same: ArrayLike, *, weight: ArrayLike | None = None
+) -> float:
+    """Mean absolute difference of probability and frequency over ten bins.
+
+    Weights are those of :func:`loss_bits`.
 
     Examples
     --------
@@ -106,9 +122,9 @@ def calibration_error(log_ratios: ArrayLike, same: ArrayLike) -> float:
     True
     """
     ratios, same = np.asarray(log_ratios, dtype=np.float64), np.asarray(same, dtype=bool)
-    probability, weight = 1 / (1 + np.exp(-ratios)), _balance(same)
+    probability, shares = 1 / (1 + np.exp(-ratios)), _shares(same, weight)
     place = np.minimum((probability * _BINS).astype(int), _BINS - 1)
-    gap = np.bincount(place, weight * (probability - same), minlength=_BINS)
+    gap = np.bincount(place, shares * (probability - same), minlength=_BINS)
     return float(np.abs(gap).sum())
 
 
@@ -119,10 +135,21 @@ class _Pairs:
     score: FloatArray
     images: FloatArray
     same: NDArray[np.bool_]
+    twin: NDArray[np.bool_]  # impostors of one architecture
+
+    @property
+    def weight(self) -> FloatArray:
+        """Weights that sum to 1: half for genuine pairs, a quarter for twins if there are any."""
+        weight = _balance(self.same)
+        if self.twin.any():
+            others = ~self.same & ~self.twin
+            weight[self.twin] = 0.25 / np.count_nonzero(self.twin)
+            weight[others] = 0.25 / np.count_nonzero(others)
+        return weight
 
 
 def _draw_pairs(kin: Kin, bases: NDArray[np.intp], generator: np.random.Generator) -> _Pairs:
-    score, images, same = [], [], []
+    score, images, same, twin = [], [], [], []
     most = kin.base.shape[1]
     for _ in range(_GALLERIES):
         count, enrolled, asked = generator.choice(_SIZES, 3)
@@ -133,9 +160,15 @@ def _draw_pairs(kin: Kin, bases: NDArray[np.intp], generator: np.random.Generato
         scores = centred_scores(probes, templates)
         score.append(scores.ravel())
         images.append(np.full(scores.size, effective_images(asked, enrolled)))
-        same.append((bases[:, None] == inside[None]).ravel())
+        identical = bases[:, None] == inside[None]
+        alike = kin.architecture[bases][:, None] == kin.architecture[inside][None]
+        same.append(identical.ravel())
+        twin.append((alike & ~identical).ravel())
     return _Pairs(
-        score=np.concatenate(score), images=np.concatenate(images), same=np.concatenate(same)
+        score=np.concatenate(score),
+        images=np.concatenate(images),
+        same=np.concatenate(same),
+        twin=np.concatenate(twin),
     )
 
 
@@ -148,7 +181,7 @@ def _some(
 def _fit(pairs: _Pairs, *, bases: int) -> Calibration:
     """Weighted logistic regression by Newton's method, with a slight ridge."""
     features, target = logistic_features(pairs.score, pairs.images), pairs.same.astype(np.float64)
-    weight = _balance(pairs.same)
+    weight = pairs.weight
     ridge = _RIDGE * np.array([0.0, 1.0, 1.0, 1.0])
     solution = np.zeros(4)
     for _ in range(50):
@@ -160,6 +193,12 @@ def _fit(pairs: _Pairs, *, bases: int) -> Calibration:
         if np.abs(step).max() < 1e-9:
             break
     intercept, by_score, by_images, both = solution.tolist()
+    ends = np.log([pairs.images.min(), pairs.images.max()])
+    if (by_score + both * ends).min() <= 0:
+        raise ValueError(
+            "this extractor scores synthetic fine-tunes no higher against their own bases than "
+            "against others, so its scores are no evidence of lineage: train it longer"
+        )
     return Calibration(
         intercept=intercept,
         slope=by_score,
@@ -174,6 +213,13 @@ def _fit(pairs: _Pairs, *, bases: int) -> Calibration:
 def _apply(calibration: Calibration, pairs: _Pairs) -> FloatArray:
     # half of 1/m each, as if as many images were enrolled as asked about
     return calibration.log_ratio(pairs.score, images=2 * pairs.images, enrolled=2 * pairs.images)
+
+
+def _shares(same: NDArray[np.bool_], weight: ArrayLike | None) -> FloatArray:
+    if weight is None:
+        return _balance(same)
+    weight = np.asarray(weight, dtype=np.float64)
+    return weight / weight.sum()
 
 
 def _balance(same: NDArray[np.bool_]) -> FloatArray:

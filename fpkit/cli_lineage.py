@@ -154,6 +154,10 @@ def _calibrate(verbs: Verbs) -> None:
     add("--json", action="store_true", help="print JSON, for machines")
 
 
+def _known(figures: dict[str, float | None]) -> list[tuple[str, float]]:
+    return [(name, value) for name, value in figures.items() if value is not None]
+
+
 def calibrate_lineage(arguments: argparse.Namespace) -> int:
     """Fit the calibration of an extractor and write it onto its card."""
     from fpkit.calibration import calibrate
@@ -181,5 +185,5 @@ def calibrate_lineage(arguments: argparse.Namespace) -> int:
         print_json(entry)
     else:
         print(f"{folder / CARD}: {entry['from']}")
-        print_table(["on bases that it was not fitted on", ""], entry["held_out"].items())
+        print_table(["on bases that it was not fitted on", ""], _known(entry["held_out"]))
     return 0

@@ -51,6 +51,9 @@ CHAINS = [
     "synthesis normalisation",
     "blocks generators swap",
     "spectrum swap",
+    "metrics gallery lineage calibration",
+    "zoo extractor finetunes calibration",
+    "decoders finetunes",
     "plots widgets teach cli",
     "pictures widgets teach cli",
 ]
