@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from fpkit.protocol import SHOTS, Result
 
@@ -135,11 +134,8 @@ def _with_interval(part: Result, name: str) -> str:
     if part[name] is None:
         return "-"
     interval = part["ci95"][name]
-    return f"{part[name]:.2f}" + ("" if interval is None else f" [{_range(interval)}]")
-
-
-def _range(interval: Any) -> str:
-    return ", ".join(f"{value:.2f}" for value in interval)
+    inside = "" if interval is None else " [{:.2f}, {:.2f}]".format(*interval)
+    return f"{part[name]:.2f}{inside}"
 
 
 def _percent(value: float | None) -> str:
