@@ -54,6 +54,8 @@ CHAINS = [
     "metrics gallery lineage calibration",
     "zoo extractor finetunes calibration",
     "decoders finetunes",
+    "images extractor onnx_export",
+    "procedural onnx_export",
     "plots widgets teach cli",
     "pictures widgets teach cli",
 ]
@@ -176,7 +178,7 @@ def test_import_is_lazy():
     top = {name.split(".")[0] for name in loaded}
     assert "torch" in top
     heavy = {"plotly", "ipywidgets", "anywidget", "umap", "numba", "IPython", "jupyterlab"}
-    heavy |= {"torchmetrics"}
+    heavy |= {"torchmetrics", "onnx", "onnxruntime", "onnxscript"}
     assert not top & heavy
 
 

@@ -1,0 +1,114 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from fpkit import onnx_export
+from fpkit.cli import main
+from fpkit.extractor import Extractor, ExtractorConfig, load_extractor
+from fpkit.images import grid_crops
+from fpkit.onnx_export import export_onnx
+from fpkit.procedural import procedural_images
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+
+@pytest.fixture(scope="module")
+def extractor():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        extractor = Extractor(ExtractorConfig(crop=32, widths=(8, 8), dim=6, positions=2))
+        extractor.cohort.uniform_(-0.2, 0.2)
+    return extractor.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def exported(extractor, tmp_path_factory):
+    return export_onnx(extractor, tmp_path_factory.mktemp("onnx") / "extractor.onnx")
+
+
+@pytest.fixture(scope="module")
+def session(exported):
+    return onnxruntime.InferenceSession(exported.path, providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_any_number_of_crops_gives_what_torch_gives(extractor, session, count):
+    crops = procedural_images(count, 32, seed=5)
+    units, _ = session.run(None, {"crops": crops.numpy()})
+    expected = torch.nn.functional.normalize(extractor(crops))
+    np.testing.assert_allclose(units, expected.numpy(), atol=1e-5)
+
+
+def test_crops_of_one_image_give_its_embedding(extractor, session):
+    image = procedural_images(1, 80, seed=6)[0]
+    units, embedding = session.run(None, {"crops": grid_crops(image, size=32).numpy()})
+    np.testing.assert_allclose(embedding, extractor.embed([image])[0].numpy(), atol=1e-5)
+    # by hand, as a user would for many images at once
+    cohort = np.array(json.loads(session.get_modelmeta().custom_metadata_map["cohort"]))
+    by_hand = units.mean(axis=0) - cohort
+    np.testing.assert_allclose(by_hand / np.linalg.norm(by_hand), embedding, atol=1e-5)
+
+
+def test_file_says_what_it_is(extractor, exported, session):
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert metadata["extractor_hash"] == extractor.hash
+    assert (metadata["crop"], metadata["dim"]) == ("32", "6")
+    (crops,) = session.get_inputs()
+    assert (crops.name, crops.shape[1:], crops.type) == ("crops", [3, 32, 32], "tensor(float)")
+    assert isinstance(crops.shape[0], str)  # free
+    assert [output.name for output in session.get_outputs()] == ["crop_embeddings", "embedding"]
+    assert exported.difference < 1e-5 and exported.images == 4
+    assert exported.size == exported.path.stat().st_size
+    model = onnx.load(exported.path)
+    assert {entry.domain: entry.version for entry in model.opset_import}[""] == exported.opset
+    assert not [t for t in model.graph.initializer if t.external_data]  # all in one file
+
+
+def test_a_wrong_graph_is_not_written(extractor, tmp_path, monkeypatch):
+    other = load_copy(extractor)
+    other.cohort += 0.1
+    monkeypatch.setattr(onnx_export, "_graph", lambda _, graph=onnx_export._graph: graph(other))
+    with pytest.raises(RuntimeError, match="differs from torch by"):
+        export_onnx(extractor, tmp_path / "x.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def load_copy(extractor):
+    copy = Extractor(extractor.config).eval().requires_grad_(False)
+    copy.load_state_dict(extractor.state_dict())
+    return copy
+
+
+def test_training_mode_is_refused(extractor, tmp_path):
+    with pytest.raises(ValueError, match="eval mode"):
+        export_onnx(load_copy(extractor).train(), tmp_path / "x.onnx")
+
+
+def test_command(extractor, tmp_path, capsys):
+    extractor.save(tmp_path / "extractor")
+    words = ["export-onnx", str(tmp_path / "x.onnx"), "--extractor", str(tmp_path / "extractor")]
+    assert main([*words, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["difference"] < 1e-5 and result["hash"] == extractor.hash
+    session = onnxruntime.InferenceSession(tmp_path / "x.onnx", providers=["CPUExecutionProvider"])
+    assert session.get_modelmeta().custom_metadata_map["extractor_hash"] == extractor.hash
+
+
+def test_command_without_the_extra_says_what_to_install(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(onnx_export, "NEEDED", ("onnx", "no_such_package"))
+    assert main(["export-onnx", str(tmp_path / "x.onnx")]) == 1
+    assert "needs no_such_package: pip install 'fpkit[onnx]'" in capsys.readouterr().err
+
+
+def test_command_wants_an_onnx_file_name():
+    with pytest.raises(SystemExit, match="2"):
+        main(["export-onnx", "x.pt"])
+
+
+@pytest.mark.slow
+def test_the_shipped_extractor_can_be_exported(tmp_path):
+    assert export_onnx(load_extractor(), tmp_path / "x.onnx").difference < 1e-4
