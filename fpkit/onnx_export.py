@@ -1,8 +1,9 @@
 """Export of an extractor to ONNX, checked against torch, for use without Python or torch.
 
-One file holds weights and arithmetic, from crops to embeddings; the Fourier transform becomes the
-DFT operator of the standard. Cutting crops out of an image (:func:`fpkit.images.grid_crops`) stays
-with the caller.
+One file holds weights and arithmetic, from crops to embeddings. The maps that the network sees are
+computed in plain operations that every runtime has: the Fourier transform as products with
+matrices of cosines and sines, whose result is the same, and averages over bins as products too.
+Cutting crops out of an image (:func:`fpkit.images.grid_crops`) stays with the caller.
 """
 
 from __future__ import annotations
@@ -22,13 +23,82 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fpkit.assets import write_bytes_atomic
-from fpkit.extractor import Extractor
+from fpkit.coherence import CYCLIC, EDGE, FLOOR, STRIDE
+from fpkit.extractor import POOLING, Extractor, pool
 from fpkit.images import grid_crops
 from fpkit.procedural import procedural_images
+from fpkit.residual import residual as noise_residual
 
-OPSET = 20  # the first whose DFT takes its axis as an input; 17 brought the operator
+OPSET = 18  # the lowest that torch writes
 TOLERANCE = 1e-3
 NEEDED = ("onnx", "onnxruntime", "onnxscript")
+
+
+def dft_matrices(size: int) -> tuple[Tensor, Tensor]:
+    """Matrices C and S, (size, size) float32, of cos and sin of 2 pi j k / size.
+
+    The two-dimensional Fourier transform of a plane x is (C - iS) x (C - iS), so its real part is
+    C x C - S x S and its imaginary part -(C x S + S x C).
+    """
+    steps = torch.arange(size)
+    # exact: the product of two integers modulo size, before any rounding
+    angle = 2 * torch.pi * (steps[:, None] * steps % size).double() / size
+    return angle.cos().float(), angle.sin().float()
+
+
+def circular_means(size: int) -> Tensor:
+    """(size / 4, size) matrix: means over 7 bins around every fourth, round the circle."""
+    distance = torch.arange(size) - STRIDE * torch.arange(size // STRIDE)[:, None]
+    near = ((distance + size // 2) % size - size // 2).abs() <= EDGE
+    return near.float() / (2 * EDGE + 1)
+
+
+class PlainMaps(nn.Module):
+    """What `Extractor.maps` gives, in plain operations on whole planes, nothing in place."""
+
+    cosines: Tensor
+    sines: Tensor
+    means: Tensor
+
+    def __init__(self, extractor: Extractor) -> None:
+        super().__init__()
+        self.extractor = extractor
+        cosines, sines = dft_matrices(extractor.config.crop)
+        self.register_buffer("cosines", cosines)
+        self.register_buffer("sines", sines)
+        self.register_buffer("means", circular_means(extractor.config.crop))
+
+    def forward(self, crops: Tensor) -> list[Tensor]:
+        x = noise_residual(crops, method=self.extractor.config.residual) * self.extractor.window
+        across, turned = x @ self.cosines, x @ self.sines
+        real = self.cosines @ across - self.sines @ turned
+        imaginary = -(self.cosines @ turned + self.sines @ across)
+        power = self._colour(real).square() + self._colour(imaginary).square()
+        power = torch.roll(power, self.extractor.config.crop // 2, -2)
+        levels = [torch.log(pool(power, width, stride) + FLOOR) for width, stride in POOLING]
+        levels[-1] = torch.cat([levels[-1], self._coherence(real.sum(1), imaginary.sum(1))], 1)
+        return levels
+
+    def _colour(self, planes: Tensor) -> Tensor:
+        """(n, 3, s, s) to the half planes (n, 5, s, s / 2 + 1) of channels and differences."""
+        half = planes[..., : planes.shape[-1] // 2 + 1]
+        return torch.einsum("oc,nchw->nohw", self.extractor.colour, half)
+
+    def _coherence(self, real: Tensor, imaginary: Tensor) -> Tensor:
+        """As :func:`fpkit.coherence.spectral_coherence`, from whole planes (n, s, s)."""
+        size, cells = real.shape[-1], real.shape[-1] // STRIDE
+        rows, columns = torch.roll(self.means, cells // 2, 0), self.means[: cells // 2 + 1]
+        power = rows @ (real.square() + imaginary.square()) @ self.means.T
+        pairs = []
+        for shift in CYCLIC:
+            down, right = (round(distance * size) for distance in shift)
+            r, i = (torch.roll(part, (-down, -right), (-2, -1)) for part in (real, imaginary))
+            there = torch.roll(power, (-(down // STRIDE), -(right // STRIDE)), (-2, -1))
+            scale = (power * there + FLOOR**2).rsqrt()[..., : cells // 2 + 1]
+            products = torch.stack([real * r + imaginary * i, imaginary * r - real * i], 1)
+            pairs.append(rows @ products @ columns.T * scale[:, None])
+        parts = torch.stack(pairs, 1)
+        return torch.cat([parts.flatten(1, 2), parts.square().sum(2).sqrt()], 1)
 
 
 class CropsToEmbeddings(nn.Module):
@@ -42,9 +112,10 @@ class CropsToEmbeddings(nn.Module):
     def __init__(self, extractor: Extractor) -> None:
         super().__init__()
         self.extractor = extractor
+        self.maps = PlainMaps(extractor)
 
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
-        units = functional.normalize(self.extractor(crops))
+        units = functional.normalize(self.extractor.encode(self.maps(crops)))
         return units, functional.normalize(units.mean(0) - self.extractor.cohort, dim=0)
 
 

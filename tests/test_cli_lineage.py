@@ -29,7 +29,7 @@ def extractor(tmp_path):
     """A tiny untrained extractor with a made-up calibration."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = Extractor(ExtractorConfig(crop=32, widths=(8, 8), positions=1, dim=16))
+        network = Extractor(ExtractorConfig(crop=32, widths=(8, 8, 8), positions=1, dim=16))
     entry = {"extractor": network.hash, "calibration": asdict(CALIBRATION)}
     network.card = {"lineage": entry}
     network.save(tmp_path / "extractor")

@@ -20,7 +20,7 @@ def images():
 def extractor():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        extractor = Extractor(ExtractorConfig(crop=32, widths=(8, 8), dim=6, positions=1))
+        extractor = Extractor(ExtractorConfig(crop=32, widths=(8, 8, 8), dim=6, positions=1))
     return extractor.eval().requires_grad_(False)
 
 

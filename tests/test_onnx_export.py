@@ -8,7 +8,7 @@ from fpkit import onnx_export
 from fpkit.cli import main
 from fpkit.extractor import Extractor, ExtractorConfig, load_extractor
 from fpkit.images import grid_crops
-from fpkit.onnx_export import export_onnx
+from fpkit.onnx_export import PlainMaps, circular_means, dft_matrices, export_onnx
 from fpkit.procedural import procedural_images
 
 onnx = pytest.importorskip("onnx")
@@ -20,7 +20,7 @@ pytest.importorskip("onnxscript")
 def extractor():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        extractor = Extractor(ExtractorConfig(crop=32, widths=(8, 8), dim=6, positions=2))
+        extractor = Extractor(ExtractorConfig(crop=32, widths=(8, 8, 8), dim=6, positions=2))
         extractor.cohort.uniform_(-0.2, 0.2)
     return extractor.eval().requires_grad_(False)
 
@@ -33,6 +33,47 @@ def exported(extractor, tmp_path_factory):
 @pytest.fixture(scope="module")
 def session(exported):
     return onnxruntime.InferenceSession(exported.path, providers=["CPUExecutionProvider"])
+
+
+# ---- the maps in plain operations --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [8, 128])
+def test_dft_matrices_are_the_fourier_transform(size):
+    plane = torch.rand(size, size, generator=torch.Generator().manual_seed(0))
+    cosines, sines = dft_matrices(size)
+    real = cosines @ plane @ cosines - sines @ plane @ sines
+    imaginary = -(cosines @ plane @ sines + sines @ plane @ cosines)
+    expected = torch.fft.fft2(plane.double())
+    scale = expected.abs().max()
+    assert (real - expected.real).abs().max() < 1e-6 * scale
+    assert (imaginary - expected.imag).abs().max() < 1e-6 * scale
+
+
+def test_dft_matrices_are_exact_where_angles_are_quarters():
+    cosines, sines = dft_matrices(4)
+    expected = [[1, 1, 1, 1], [1, 0, -1, 0], [1, -1, 1, -1], [1, 0, -1, 0]]
+    torch.testing.assert_close(cosines, torch.tensor(expected).float(), atol=1e-7, rtol=0)
+    assert sines[1, 1] == 1 and sines[1, 3] == -1
+
+
+def test_circular_means_by_a_loop():
+    values = torch.rand(32, generator=torch.Generator().manual_seed(1))
+    expected = [
+        sum(values[(4 * cell + step) % 32] for step in range(-3, 4)) / 7 for cell in range(8)
+    ]
+    torch.testing.assert_close(circular_means(32) @ values, torch.stack(expected))
+
+
+@pytest.mark.parametrize("crop", [32, 64])
+def test_plain_maps_are_the_maps_of_the_extractor(crop):
+    extractor = Extractor(ExtractorConfig(crop=crop, widths=(4, 4, 4), dim=2, positions=1)).eval()
+    crops = procedural_images(2, crop, seed=1)
+    for expected, plain in zip(extractor.maps(crops), PlainMaps(extractor)(crops), strict=True):
+        torch.testing.assert_close(plain, expected, atol=2e-3, rtol=1e-4)
+
+
+# ---- the file ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [1, 2, 7])
@@ -68,12 +109,18 @@ def test_file_says_what_it_is(extractor, exported, session):
     assert not [t for t in model.graph.initializer if t.external_data]  # all in one file
 
 
-def test_a_wrong_graph_is_not_written(extractor, tmp_path, monkeypatch):
+def give_graph_of(exported, monkeypatch):
+    """Let the next export find this graph: making one takes seconds."""
+    monkeypatch.setattr(onnx_export, "_graph", lambda _: exported.path.read_bytes())
+
+
+@pytest.mark.parametrize("tensor", ["cohort", "head.bias"])
+def test_a_wrong_graph_is_not_written(extractor, exported, tmp_path, monkeypatch, tensor):
+    give_graph_of(exported, monkeypatch)
     other = load_copy(extractor)
-    other.cohort += 0.1
-    monkeypatch.setattr(onnx_export, "_graph", lambda _, graph=onnx_export._graph: graph(other))
+    other.state_dict()[tensor].add_(0.5)
     with pytest.raises(RuntimeError, match="differs from torch by"):
-        export_onnx(extractor, tmp_path / "x.onnx")
+        export_onnx(other, tmp_path / "x.onnx")
     assert not list(tmp_path.iterdir())
 
 
@@ -83,12 +130,16 @@ def load_copy(extractor):
     return copy
 
 
+# ---- refusals and the command ------------------------------------------------------------------
+
+
 def test_training_mode_is_refused(extractor, tmp_path):
     with pytest.raises(ValueError, match="eval mode"):
         export_onnx(load_copy(extractor).train(), tmp_path / "x.onnx")
 
 
-def test_command(extractor, tmp_path, capsys):
+def test_command(extractor, exported, tmp_path, capsys, monkeypatch):
+    give_graph_of(exported, monkeypatch)
     extractor.save(tmp_path / "extractor")
     words = ["export-onnx", str(tmp_path / "x.onnx"), "--extractor", str(tmp_path / "extractor")]
     assert main([*words, "--json"]) == 0
@@ -98,9 +149,10 @@ def test_command(extractor, tmp_path, capsys):
     assert session.get_modelmeta().custom_metadata_map["extractor_hash"] == extractor.hash
 
 
-def test_command_without_the_extra_says_what_to_install(tmp_path, capsys, monkeypatch):
+def test_command_without_the_extra_says_what_to_install(extractor, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(onnx_export, "NEEDED", ("onnx", "no_such_package"))
-    assert main(["export-onnx", str(tmp_path / "x.onnx")]) == 1
+    extractor.save(tmp_path)
+    assert main(["export-onnx", str(tmp_path / "x.onnx"), "--extractor", str(tmp_path)]) == 1
     assert "needs no_such_package: pip install 'fpkit[onnx]'" in capsys.readouterr().err
 
 
