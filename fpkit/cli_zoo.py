@@ -78,7 +78,8 @@ def _build(verbs: Verbs) -> None:
 
 def build(arguments: argparse.Namespace) -> int:
     """Train the zoo of a preset."""
-    from fpkit.zoo_build import build_zoo, peak_memory, summary, this_rank, training_images
+    from fpkit.distributed import this_rank
+    from fpkit.zoo_build import build_zoo, peak_memory, summary, training_images
     from fpkit.zoo_plan import preset_plan
 
     plan = preset_plan(arguments.preset)

@@ -67,8 +67,26 @@ def residual(images: Tensor, *, method: ResidualName = "median") -> Tensor:
     if method == "highpass":
         return images - binomial_blur(images)
     if method == "dncnn":
-        return _shared_dncnn(DNCNN, images.device)(images, noise_level=NOISE_LEVEL)
+        return dncnn_residual(images, variant=DNCNN)
     raise ValueError(f"method must be one of {', '.join(RESIDUALS)}, got {method!r}")
+
+
+def dncnn_residual(images: Tensor, *, variant: DnCNNVariant) -> Tensor:
+    """The noise that a trained :class:`DnCNN` finds in images at a noise level of 5/255.
+
+    Parameters
+    ----------
+    images
+        (n, c, h, w) float in [0, 1].
+    variant
+        See :func:`load_dncnn`; loaded once per device.
+
+    Returns
+    -------
+    Tensor
+        (n, c, h, w), same dtype and device.
+    """
+    return _shared_dncnn(variant, images.device)(images, noise_level=NOISE_LEVEL)
 
 
 class DnCNN(nn.Module):

@@ -9,9 +9,8 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import asdict
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -25,6 +24,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from fpkit.arch import ArchSpec
+from fpkit.distributed import joined_ranks, rank_device
 from fpkit.images import load_tiles
 from fpkit.parallel import one_thread
 from fpkit.procedural import procedural_images
@@ -116,13 +116,11 @@ def build_zoo(
     whole, and what was not in the manifest yet is found by its header. ``times.jsonl`` in the
     folder notes the seconds that each model of a stack took.
     """
-    rank, ranks = this_rank()
     order = plan.model_ids
-    device = torch.device(device)
-    if device.type == "cuda" and ranks > 1 and device.index is None:
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank)))
+    device = rank_device(device)
     out = Path(out)
-    with _meeting(ranks) as meet:
+    with joined_ranks() as joined:  # only flags are exchanged: no GPU is needed
+        rank, ranks, meet = joined.rank, joined.count, joined.meet
         if rank == 0:
             zoo = _open(out, plan, source, resume)
             zoo.register(zoo.written(set(order) - set(zoo)), order=order)
@@ -280,30 +278,8 @@ def _open(out: Path, plan: ZooPlan, source: str, resume: bool) -> Zoo:
     return zoo
 
 
-def this_rank() -> tuple[int, int]:
-    """Rank and number of ranks that torchrun has given this process."""
-    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-
-
 def _cores(ranks: int) -> int:
     """Cores for this process, where torchrun has started `ranks` in all."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     here = int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if ranks > 1 else 1
     return max(1, (available or 1) // here)
-
-
-@contextmanager
-def _meeting(ranks: int) -> Iterator[Callable[[], None]]:
-    """A function in which every rank waits for all others."""
-    if ranks == 1:
-        yield lambda: None
-        return
-    from datetime import timedelta
-
-    import torch.distributed as distributed
-
-    distributed.init_process_group("gloo", timeout=timedelta(days=1))
-    try:
-        yield lambda: distributed.barrier()
-    finally:
-        distributed.destroy_process_group()
