@@ -18,12 +18,11 @@ from typing import get_args
 from fpkit import cli_attribute, cli_export, cli_lineage, cli_make, cli_zoo
 from fpkit.bench import METHODS
 from fpkit.cli_io import Verbs, add_verb, note
-from fpkit.decoders import Space
 from fpkit.degrade import DEGRADATIONS, Degradation
 from fpkit.residual import RESIDUALS
 from fpkit.stream import StreamConfig
 from fpkit.synthesis import ETA, MAX_STEPS, Precision
-from fpkit.synthesizer import EncoderKind
+from fpkit.synthesizer import EncoderKind, SpaceKind
 from fpkit.training import Loss, TrainConfig
 
 START = "00_start_here.ipynb"
@@ -181,7 +180,7 @@ def _train(verbs: Verbs) -> None:
     what = f"what random decoders decode: pooled images or a trained latent ({stream.encoder})"
     add("--encoder", choices=get_args(EncoderKind), default=stream.encoder, help=what)
     space = f"options that random decoders draw from ({stream.space})"
-    add("--space", choices=get_args(Space), default=stream.space, help=space)
+    add("--space", choices=get_args(SpaceKind), default=stream.space, help=space)
     add("--precision", choices=get_args(Precision), default=defaults.precision)
     add("--workers", type=int, default=0, metavar="N", help="processes that make batches (0)")
     add("--seed", type=int, default=0)

@@ -1,10 +1,9 @@
-"""The extractor: residual spectrum of an image -> unit-norm embedding of its fingerprint."""
+"""The extractor: spectra and coherences of an image -> unit-norm embedding of its fingerprint."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fpkit.assets import extractor_path, save_safetensors_atomic, write_text_atomic
+from fpkit.coherence import CYCLIC, FLOOR, spectral_coherence
 from fpkit.images import grid_crops
 from fpkit.residual import RESIDUALS, ResidualName
 from fpkit.residual import residual as noise_residual
-from fpkit.spectrum import power_spectrum
 
 WEIGHTS, CARD = "extractor.safetensors", "extractor.json"
 # rows: the three channels, then two colour differences in which most of the scene cancels
 COLOUR = ((1, 0, 0), (0, 1, 0), (0, 0, 1), (1, -1, 0), (0, -1, 1))
-FLOOR = (0.1 / 255) ** 2  # power of a tenth of an 8-bit step: below it there is only rounding
+POOLING = ((3, 2), (7, 4))  # width and stride, in bins, of the maps of each level
+_AT_ONCE = {False: 32, True: 4096}  # crops per pass: what fits a processor's cache, a GPU's memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,22 +30,25 @@ class ExtractorConfig:
     """Shape of an extractor.
 
     ``crop`` is the side of a crop in pixels; ``residual`` names the noise residual; ``widths`` are
-    the channels of the network's stages, each of which halves the spectrum; ``positions`` counts
-    learnt maps that tell the network which frequency it looks at; ``dim`` is the embedding's.
+    the channels of the network's stages, at least two, each of which halves the maps;
+    ``positions`` counts learnt maps that tell the network which frequency it looks at; ``dim`` is
+    the embedding's.
     """
 
     crop: int = 128
     residual: ResidualName = "none"
-    widths: tuple[int, ...] = (32, 64, 128, 192)
+    widths: tuple[int, ...] = (64, 128, 256)
     positions: int = 4
     dim: int = 128
 
     def __post_init__(self) -> None:
         if self.residual not in RESIDUALS:
             raise ValueError(f"residual must be one of {RESIDUALS}, got {self.residual!r}")
-        if self.crop < 32 or self.crop % 16:
-            raise ValueError(f"crop must be a multiple of 16 of at least 32, got {self.crop}")
-        if not self.widths or min(*self.widths, self.dim, self.positions + 1) < 1:
+        if self.crop < 32 or self.crop % 32:
+            raise ValueError(f"crop must be a positive multiple of 32, got {self.crop}")
+        if len(self.widths) < len(POOLING):
+            raise ValueError(f"widths must be at least {len(POOLING)}, got {self.widths}")
+        if min(*self.widths, self.dim, self.positions + 1) < 1:
             raise ValueError(f"widths, positions and dim must be positive, got {self}")
 
 
@@ -70,8 +73,41 @@ def _unit(channels_in: int, channels_out: int, *, stride: int) -> nn.Sequential:
     )
 
 
+class Standardise(nn.Module):
+    """Mean 0 and variance 1 of every bin over synthetic models.
+
+    Of the leading `power` channels each crop's own mean is taken away as well: its overall
+    contrast belongs to the scene.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, channels: int, rows: int, columns: int, *, power: int) -> None:
+        super().__init__()
+        self.power = power
+        self.register_buffer("mean", torch.zeros(channels, rows, columns))
+        self.register_buffer("std", torch.ones(channels, rows, columns))
+
+    def measure(self, maps: Tensor) -> None:
+        """Take mean and standard deviation from maps (n, channels, rows, columns)."""
+        self.mean.copy_(maps.mean(0))
+        least = maps.new_full((len(self.mean), 1, 1), 0.02)
+        least[: self.power] = 0.1
+        self.std.copy_(maps.std(0).maximum(least))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        x = (maps - self.mean) / self.std
+        power = x[:, : self.power]
+        return torch.cat([power - power.mean((2, 3), keepdim=True), x[:, self.power :]], 1)
+
+
 class Extractor(nn.Module):
     """Maps crops to embeddings; `embed` averages the crops of an image.
+
+    Two levels of maps enter the network: the log of the power averaged over 3 x 3 bins, and, where
+    the network has become as coarse as they are, the same over 7 x 7 bins, beside the coherence of
+    the luminance (:func:`fpkit.coherence.spectral_coherence`).
 
     Attributes
     ----------
@@ -81,32 +117,40 @@ class Extractor(nn.Module):
 
     Notes
     -----
-    Log power is standardised per frequency bin by the buffers ``bin_mean`` and ``bin_std``,
-    measured on synthetic models. A linear high-pass would only shift log power by a constant per
-    bin, which that takes away: this is why ``residual="none"`` is no worse than one here.
-    ``cohort`` is the mean embedding of synthetic models; `embed` subtracts it.
+    All maps are standardised per frequency bin, by what was measured on synthetic models. A
+    linear high-pass would only shift log power by a constant per bin, which that takes away:
+    this is why ``residual="none"`` is no worse than one here. ``cohort`` is the mean embedding of
+    synthetic models; `embed` subtracts it.
     """
 
-    bin_mean: Tensor
-    bin_std: Tensor
     cohort: Tensor
 
     def __init__(self, config: ExtractorConfig | None = None) -> None:
         super().__init__()
         self.config = config or ExtractorConfig()
         self.card: dict[str, Any] = {}
-        rows, columns = self.config.crop, self.config.crop // 2 + 1
-        channels = len(COLOUR)
+        size = self.config.crop
         self.register_buffer("colour", torch.tensor(COLOUR, dtype=torch.float32), persistent=False)
-        self.register_buffer("bin_mean", torch.zeros(channels, rows, columns))
-        self.register_buffer("bin_std", torch.ones(channels, rows, columns))
+        window = torch.hann_window(size, dtype=torch.float64)
+        window = torch.outer(window, window)
+        window = (window / window.square().sum().sqrt()).float()
+        self.register_buffer("window", window, persistent=False)
         self.register_buffer("cohort", torch.zeros(self.config.dim))
+        rows, columns = size // 2, size // 4 + 1
         self.positions = nn.Parameter(torch.randn(self.config.positions, rows, columns) * 0.1)
-        widths = (channels + self.config.positions, *self.config.widths)
-        self.stages = nn.Sequential(*(Stage(c, d) for c, d in pairwise(widths)))
-        for _ in self.config.widths:
+        self.standardise, self.stages = nn.ModuleList(), nn.ModuleList()
+        inputs = self.config.positions
+        for level, width in enumerate(self.config.widths):
+            if level < len(POOLING):
+                last = level == len(POOLING) - 1
+                channels = len(COLOUR) + (3 * len(CYCLIC) if last else 0)
+                standardise = Standardise(channels, rows, columns, power=len(COLOUR))
+                self.standardise.append(standardise)
+                inputs += channels
+            self.stages.append(Stage(inputs, width))
+            inputs = width
             rows, columns = (rows + 1) // 2, (columns + 1) // 2
-        self.head = nn.Linear(widths[-1] * rows * columns, self.config.dim)
+        self.head = nn.Linear(inputs * rows * columns, self.config.dim)
 
     @property
     def dim(self) -> int:
@@ -122,39 +166,57 @@ class Extractor(nn.Module):
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
-    def log_spectrum(self, crops: Tensor) -> Tensor:
-        """Log power of the residual of crops (n, 3, crop, crop) in [0, 1].
+    def maps(self, crops: Tensor) -> list[Tensor]:
+        """What the network sees of crops (n, 3, crop, crop) in [0, 1], not standardised.
 
         Returns
         -------
-        Tensor, (n, 5, crop, crop // 2 + 1) float32
-            Rows by vertical frequency with zero in the middle, columns by horizontal frequency
-            from 0 to 0.5 cycles/pixel: the other half is its mirror image.
+        list of two Tensors, float32
+            Log power of R, G, B, R - G and B - G at every second bin, (n, 5, crop // 2,
+            crop // 4 + 1), and at every fourth, (n, 38, crop // 4, crop // 8 + 1), where 33
+            channels of coherence follow. Rows by vertical frequency with zero in the middle,
+            columns by horizontal frequency from 0 to 0.5 cycles/pixel: the other half is its
+            mirror image.
         """
         size = self.config.crop
         if crops.dim() != 4 or crops.shape[1:] != (3, size, size):
             raise ValueError(f"crops must be (n, 3, {size}, {size}), got {tuple(crops.shape)}")
+        parts = [self._maps(part) for part in crops.split(_AT_ONCE[crops.is_cuda])]
+        return [torch.cat(level) for level in zip(*parts, strict=True)]
+
+    def _maps(self, crops: Tensor) -> list[Tensor]:
         x = noise_residual(crops, method=self.config.residual)
-        x = torch.einsum("oc,nchw->nohw", self.colour, x)
-        power = power_spectrum(x, centred=False)[..., : size // 2 + 1]
-        return torch.log(torch.fft.fftshift(power, dim=-2) + FLOOR)
+        fourier = torch.fft.rfft2(x * self.window)
+        coherence = spectral_coherence(fourier.sum(1))
+        planes = torch.view_as_real(fourier).flatten(2)  # colour differences: the FFT is linear
+        planes = (self.colour @ planes).unflatten(2, (*fourier.shape[2:], 2))
+        power = torch.fft.fftshift(planes.square().sum(-1), dim=-2)
+        levels = [torch.log(pool(power, width, stride) + FLOOR) for width, stride in POOLING]
+        levels[-1] = torch.cat([levels[-1], coherence], 1)
+        return levels
+
+    def measure(self, maps: list[Tensor]) -> None:
+        """Take the mean and standard deviation of every bin from `maps` of synthetic models."""
+        for standardise, level in zip(self.standardise, maps, strict=True):
+            standardise.measure(level)
 
     def forward(self, crops: Tensor) -> Tensor:
         """Crops (n, 3, crop, crop) in [0, 1] -> raw embeddings (n, dim), not normalised."""
-        return self.encode(self.log_spectrum(crops))
+        return self.encode(self.maps(crops))
 
-    def encode(self, log_spectrum: Tensor) -> Tensor:
-        """Log spectra, as `log_spectrum` returns them -> raw embeddings (n, dim)."""
-        x = (log_spectrum - self.bin_mean) / self.bin_std
-        x = x - x.mean((2, 3), keepdim=True)  # overall contrast belongs to the scene
-        positions = self.positions.expand(len(x), -1, -1, -1)
-        x = self.stages(torch.cat([x, positions], 1).contiguous(memory_format=torch.channels_last))
+    def encode(self, maps: list[Tensor]) -> Tensor:
+        """Maps, as `maps` returns them -> raw embeddings (n, dim)."""
+        x = self.positions.expand(len(maps[0]), -1, -1, -1)
+        for level, stage in enumerate(self.stages):
+            if level < len(maps):
+                x = torch.cat([x, self.standardise[level](maps[level])], 1)
+            x = stage(x.contiguous(memory_format=torch.channels_last))
         result: Tensor = self.head(x.flatten(1))
         return result
 
     @torch.no_grad()
     def embed(
-        self, images: Tensor | Sequence[Tensor], *, grid: int = 3, batch: int = 128
+        self, images: Tensor | Sequence[Tensor], *, grid: int = 4, batch: int = 128
     ) -> Tensor:
         """Embeddings of images of any size.
 
@@ -163,7 +225,7 @@ class Extractor(nn.Module):
         images : Tensor (n, 3, h, w), or a sequence of Tensors (3, h, w), float32 in [0, 1]
             Sides of at least ``config.crop``.
         grid : int
-            Crops along each side; up to ``grid ** 2`` per image.
+            Crops along each side at most, see :func:`fpkit.images.grid_crops`.
         batch : int
             Crops that pass through the network at once.
 
@@ -195,6 +257,11 @@ class Extractor(nn.Module):
         metadata = {"config": json.dumps(asdict(self.config))}
         save_safetensors_atomic(folder / WEIGHTS, self.state_dict(), metadata=metadata)
         write_text_atomic(folder / CARD, json.dumps(self.card, indent=1) + "\n")
+
+
+def pool(maps: Tensor, width: int, stride: int) -> Tensor:
+    """Means over `width` x `width` bins (an odd number) at every `stride`-th of (n, c, h, w)."""
+    return functional.avg_pool2d(maps, width, stride, width // 2, count_include_pad=False)
 
 
 def load_extractor(

@@ -7,6 +7,7 @@ with one folder per model. Nothing here resamples: a fingerprint does not surviv
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from fpkit.assets import write_bytes_atomic
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
+GRID = 8  # pixels: the blocks of JPEG, the patches of most decoders
 _SIXTEEN_BIT = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 
 
@@ -204,7 +206,10 @@ def _check_folder(folder: Path) -> None:
 
 
 def grid_crops(image: Tensor, *, size: int = 128, grid: int = 3) -> Tensor:
-    """Crops on an even grid, from the corners inwards.
+    """Crops at even distances, from the corners inwards, on the image's 8-pixel grid.
+
+    Upsampling and JPEG repeat every 2, 4 or 8 pixels, counted from the corner: on that grid all
+    crops of an image see them alike.
 
     Parameters
     ----------
@@ -213,7 +218,7 @@ def grid_crops(image: Tensor, *, size: int = 128, grid: int = 3) -> Tensor:
     size
         Height and width of a crop in pixels.
     grid
-        Crops per axis; fewer where the image is too small for different ones.
+        Crops per axis at most; fewer where crops would be the same or overlap by more than half.
 
     Returns
     -------
@@ -230,25 +235,27 @@ def grid_crops(image: Tensor, *, size: int = 128, grid: int = 3) -> Tensor:
     >>> grid_crops(torch.zeros(3, 512, 512)).shape
     torch.Size([9, 3, 128, 128])
     >>> grid_crops(torch.zeros(3, 128, 129)).shape
-    torch.Size([2, 3, 128, 128])
+    torch.Size([1, 3, 128, 128])
     """
     _check_crop(image, size)
     if grid < 1:
         raise ValueError(f"grid must be at least 1, got {grid}")
-    tops, lefts = (_offsets(length - size, grid) for length in image.shape[-2:])
+    tops, lefts = (_offsets(length, size, grid) for length in image.shape[-2:])
     return torch.stack(
         [image[:, top : top + size, left : left + size] for top in tops for left in lefts]
     )
 
 
-def _offsets(room: int, count: int) -> list[int]:
+def _offsets(length: int, size: int, most: int) -> list[int]:
+    count = min(most, 2 * math.ceil(length / size) - 1)
+    last = (length - size) // GRID
     if count == 1:
-        return [room // 2]
-    return sorted({round(index * room / (count - 1)) for index in range(count)})
+        return [GRID * (last // 2)]
+    return [GRID * place for place in sorted({round(i * last / (count - 1)) for i in range(count)})]
 
 
-def random_crop(image: Tensor, size: int, *, generator: torch.Generator) -> Tensor:
-    """One (c, size, size) crop of a (c, h, w) image at a uniformly random place.
+def random_crop(image: Tensor, size: int, *, step: int = 1, generator: torch.Generator) -> Tensor:
+    """One (c, size, size) crop of a (c, h, w) image at a random multiple of `step` pixels.
 
     Raises
     ------
@@ -257,7 +264,7 @@ def random_crop(image: Tensor, size: int, *, generator: torch.Generator) -> Tens
     """
     _check_crop(image, size)
     top, left = (
-        int(torch.randint(length - size + 1, (), generator=generator))
+        step * int(torch.randint((length - size) // step + 1, (), generator=generator))
         for length in image.shape[-2:]
     )
     return image[:, top : top + size, left : left + size]

@@ -12,20 +12,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fpkit.decoders import Space
-from fpkit.images import jpeg, load_tiles, random_crop
+from fpkit.images import GRID, jpeg, load_tiles, random_crop
 from fpkit.procedural import procedural_images
 from fpkit.synthesizer import (
     EncoderKind,
     MixedSynthesizer,
     RandomSynthesizer,
+    SpaceKind,
     Synthesizer,
     ZooSynthesizer,
 )
 from fpkit.zoo import Zoo
 
-SIZE = 160  # what models are applied to; their border, marked by padding, is cut
-MARGIN = 12
+SIZE = 168  # what models are applied to; their border, marked by padding, is cut
+MARGIN = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,18 +35,20 @@ class StreamConfig:
     ``models`` (P) and ``images`` per model (K); ``random_share``, the share of the models that
     are random decoders and not from the zoo, and their ``encoder`` and ``space``; ``jpeg_share``
     of the crops pass through JPEG of a quality drawn from ``jpeg_quality``; ``sources``, how many
-    source images all models of a batch share, so that content tells no model apart; ``device``
-    applies the models (another device draws other fine detail).
+    source images all models of a batch share, so that content tells no model apart;
+    ``off_grid_share`` of the crops begin anywhere and not on the 8-pixel grid; ``device`` applies
+    the models (another device draws other fine detail).
     """
 
     models: int = 32
     images: int = 4
     random_share: float = 0.8
     encoder: EncoderKind = "pool"
-    space: Space = "plain"
+    space: SpaceKind = "plain"
     jpeg_share: float = 0.5
     jpeg_quality: tuple[int, int] = (65, 98)
     sources: int = 16
+    off_grid_share: float = 0.2
     device: str = "cpu"
     seed: int = 0
 
@@ -56,7 +58,7 @@ class StreamConfig:
                 "models and images must be at least 2 (a loss needs pairs) and sources at least "
                 f"images, got models={self.models}, images={self.images}, sources={self.sources}"
             )
-        for name in ("random_share", "jpeg_share"):
+        for name in ("random_share", "jpeg_share", "off_grid_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
         RandomSynthesizer(encoder=self.encoder, space=self.space)  # checks both
@@ -93,7 +95,7 @@ class Sources:
     Parameters
     ----------
     tiles : path of an .npy array (n, h, w, 3) uint8, optional
-        As ``data/photos/make_photos.py`` writes it; h and w at least 160. It is read lazily.
+        As ``data/photos/make_photos.py`` writes it; h and w at least 168. It is read lazily.
     procedural : int
         How many procedural images to make.
     share : float
@@ -129,7 +131,7 @@ class Sources:
         return made if self.path is None else f"{len(self._tiles)} photograph tiles and {made}"
 
     def draw(self, n: int, *, generator: torch.Generator) -> Tensor:
-        """`n` images (n, 3, 160, 160), randomly cropped, flipped and transposed."""
+        """`n` images (n, 3, 168, 168), randomly cropped, flipped and transposed."""
         made = torch.rand(n, generator=generator) < self.share
         images = []
         for procedural in made.tolist():
@@ -155,6 +157,19 @@ class FingerprintStream(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
 
     Labels are those of the synthesizer: below ``synthesizer.classes`` they name the same model in
     every batch, from there on a model that is in this batch only.
+
+    Parameters
+    ----------
+    config : StreamConfig
+    sources : Sources
+    synthesizer : Synthesizer
+    crop : int
+        Side of a crop in pixels.
+    steps : int
+        Length of the stream.
+    part : tuple of two ints
+        ``(i, n)``: make only every n-th model of each batch, from the i-th on. The n parts
+        together are the whole batch.
     """
 
     def __init__(
@@ -165,7 +180,10 @@ class FingerprintStream(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         *,
         crop: int = 128,
         steps: int = 1,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
+        if not 0 <= part[0] < part[1] <= config.models:
+            raise ValueError(f"part must be (i, n) with i < n <= {config.models}, got {part}")
         if crop > SIZE - 2 * MARGIN:
             raise ValueError(f"crop must be at most {SIZE - 2 * MARGIN}, got {crop}")
         synthesizer.check(config.models)
@@ -174,6 +192,7 @@ class FingerprintStream(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         self.synthesizer = synthesizer
         self.crop = crop
         self.steps = steps
+        self.part = part
 
     def __len__(self) -> int:
         return self.steps
@@ -185,16 +204,25 @@ class FingerprintStream(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         sources = self.sources.draw(config.sources, generator=generator).to(config.device)
         picks = [torch.randperm(config.sources, generator=generator) for _ in range(config.models)]
         images = sources[torch.stack(picks)[:, : config.images].to(config.device)]
-        outputs, labels = self.synthesizer(images, generator=generator)
-        crops = [self._finish(image, generator) for image in outputs.flatten(0, 1).cpu()]
-        return torch.stack(crops), labels.repeat_interleave(config.images)
+        mine = range(config.models)[self.part[0] :: self.part[1]]
+        only = {} if len(mine) == config.models else {"only": mine}
+        outputs, labels = self.synthesizer(images, generator=generator, **only)
+        # a seed for every image: what is done to it does not depend on who does it
+        seeds = torch.randint(2**40, (config.models, config.images), generator=generator)
+        finished = [
+            self._finish(image, torch.Generator().manual_seed(seed))
+            for image, seed in zip(
+                outputs.flatten(0, 1).cpu(), seeds[list(mine)].flatten().tolist(), strict=True
+            )
+        ]
+        return torch.stack(finished), labels.repeat_interleave(config.images)
 
     def _finish(self, image: Tensor, generator: torch.Generator) -> Tensor:
-        """Interior crop at a random offset, perhaps through JPEG."""
+        """Interior crop, perhaps through JPEG first, as published images are."""
+        config = self.config
         inner = image[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
-        crop = random_crop(inner, self.crop, generator=generator)
-        if torch.rand(1, generator=generator) >= self.config.jpeg_share:
-            return crop
-        low, high = self.config.jpeg_quality
-        quality = int(torch.randint(low, high + 1, (1,), generator=generator))
-        return jpeg(crop, quality)
+        if torch.rand(1, generator=generator) < config.jpeg_share:
+            low, high = config.jpeg_quality
+            inner = jpeg(inner, int(torch.randint(low, high + 1, (1,), generator=generator)))
+        step = 1 if torch.rand(1, generator=generator) < config.off_grid_share else GRID
+        return random_crop(inner, self.crop, step=step, generator=generator)

@@ -5,18 +5,20 @@ ways to do it, a mixture of them a third; a class of yours that follows `Synthes
 """
 
 import copy
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
 
-from fpkit.decoders import RandomDecoder, Space
+from fpkit.decoders import RandomDecoder
 from fpkit.encoder import SharedEncoder, load_encoder
 from fpkit.parallel import map_on_cores
 from fpkit.zoo import Zoo
 
-EncoderKind = Literal["pool", "trained"]
+EncoderKind = Literal["pool", "trained", "both"]
+SpaceKind = Literal["plain", "wide", "both"]
 
 
 class Synthesizer(Protocol):
@@ -41,7 +43,9 @@ class Synthesizer(Protocol):
         """Raise ValueError if `models` different models cannot be drawn at once."""
         ...
 
-    def __call__(self, images: Tensor, *, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, images: Tensor, *, generator: torch.Generator, only: Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Draw P different models and pass images through them, without gradients.
 
         Parameters
@@ -50,12 +54,15 @@ class Synthesizer(Protocol):
             On the device that does the work; sides that are multiples of 8.
         generator : torch.Generator
             On the CPU. With the images, it decides the result.
+        only : sequence of int, optional
+            Places from 0 to P - 1, rising: make the images of these models alone, just as they
+            are among all. Asked for where several processes share a batch.
 
         Returns
         -------
-        images : Tensor, (P, K, 3, h, w)
+        images : Tensor, (P, K, 3, h, w), or as many models as `only` has
             In [0, 1], rounded to 8 bit; ``images[p]`` comes from model p.
-        labels : Tensor, (P,) int64
+        labels : Tensor, (P,) int64, or as many
             Different for different models; on the CPU.
         """
         ...
@@ -91,11 +98,14 @@ class ZooSynthesizer:
             )
 
     @torch.no_grad()
-    def __call__(self, images: Tensor, *, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, images: Tensor, *, generator: torch.Generator, only: Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor]:
         self.check(len(images))
-        labels = torch.randperm(self.classes, generator=generator)[: len(images)]
+        places = _places(images, only)
+        labels = torch.randperm(self.classes, generator=generator)[places]
         names = [self.model_ids[label] for label in labels.tolist()]
-        return self.zoo.apply_many(names, images), labels
+        return self.zoo.apply_many(names, images[places]), labels
 
 
 class RandomSynthesizer:
@@ -103,18 +113,19 @@ class RandomSynthesizer:
 
     Parameters
     ----------
-    encoder : {"pool", "trained"}
-        What decoders decode: the average-pooled image, or the latent of the shared encoder.
-    space : {"plain", "wide"}
-        See `RandomDecoder`.
+    encoder : {"pool", "trained", "both"}
+        What decoders decode: the average-pooled image, or the latent of the shared encoder; with
+        ``"both"`` each draws one of them.
+    space : {"plain", "wide", "both"}
+        See `RandomDecoder`; with ``"both"`` each draws one of them.
     """
 
     classes = 0
 
-    def __init__(self, *, encoder: EncoderKind = "pool", space: Space = "plain") -> None:
+    def __init__(self, *, encoder: EncoderKind = "pool", space: SpaceKind = "plain") -> None:
         for name, value, options in (
             ("encoder", encoder, get_args(EncoderKind)),
-            ("space", space, get_args(Space)),
+            ("space", space, get_args(SpaceKind)),
         ):
             if value not in options:
                 raise ValueError(f"{name} must be one of {options}, got {value!r}")
@@ -129,18 +140,30 @@ class RandomSynthesizer:
         """There are as many as anybody wants."""
 
     @torch.no_grad()
-    def __call__(self, images: Tensor, *, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        encoder = _encoder_on(images.device) if self.encoder == "trained" else None
+    def __call__(
+        self, images: Tensor, *, generator: torch.Generator, only: Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        trained = None if self.encoder == "pool" else _encoder_on(images.device)
         seeds = torch.randint(2**40, (len(images),), generator=generator).tolist()
+        places = _places(images, only)
 
-        def run(place: int) -> Tensor:
-            decoder = RandomDecoder(seeds[place], space=self.space, encoder=encoder)
+        def run(job: int) -> Tensor:
+            place = places[job]
+            seed = seeds[place]
+            wide = seed // 2 % 2 if self.space == "both" else self.space == "wide"
+            pooled = seed % 2 if self.encoder == "both" else self.encoder == "pool"
+            decoder = RandomDecoder(
+                seed,
+                space="wide" if wide else "plain",
+                encoder=None if pooled else trained,
+            )
             # another stream of numbers than that of the weights
-            detail = torch.Generator(images.device).manual_seed(2**40 + seeds[place])
+            detail = torch.Generator(images.device).manual_seed(2**40 + seed)
             return decoder(images[place], generator=detail)
 
-        outputs = map_on_cores(run, len(images), device=images.device)
-        return torch.stack(outputs), torch.arange(len(images))
+        outputs = map_on_cores(run, len(places), device=images.device)
+        made = torch.stack(outputs) if outputs else images[:0]
+        return made, torch.tensor(places, dtype=torch.int64)
 
 
 class MixedSynthesizer:
@@ -178,20 +201,30 @@ class MixedSynthesizer:
         for part, count in zip((self.first, self.second), self.split(models), strict=True):
             part.check(count)
 
-    def __call__(self, images: Tensor, *, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, images: Tensor, *, generator: torch.Generator, only: Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor]:
         outputs, labels = [], []
         classes, fresh = 0, self.classes  # where the labels of a part begin
+        begin, places = 0, _places(images, only)
         counts = self.split(len(images))
         parts = (self.first, self.second)
         for part, count, images_of in zip(parts, counts, images.split(counts), strict=True):
             if count:
-                output, label = part(images_of, generator=generator)
+                own = [place - begin for place in places if begin <= place < begin + count]
+                few = {} if len(own) == count else {"only": own}
+                output, label = part(images_of, generator=generator, **few)
                 known = label < part.classes
                 labels.append(torch.where(known, label + classes, label - part.classes + fresh))
                 outputs.append(output)
             classes += part.classes
             fresh += count
+            begin += count
         return torch.cat(outputs), torch.cat(labels)
+
+
+def _places(images: Tensor, only: Sequence[int] | None) -> list[int]:
+    return list(range(len(images)) if only is None else only)
 
 
 @lru_cache(maxsize=4)

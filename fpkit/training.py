@@ -259,11 +259,8 @@ class _Run:
 
     def measure_bins(self, stream: FingerprintStream, batches: int = 8) -> None:
         """Mean and standard deviation of every bin's log power over the first batches."""
-        spectra = torch.cat(
-            [self.extractor.log_spectrum(stream[i][0].to(self.device)) for i in range(batches)]
-        )
-        self.extractor.bin_mean.copy_(spectra.mean(0))
-        self.extractor.bin_std.copy_(spectra.std(0).clamp_min(0.1))
+        crops = torch.cat([stream[i][0] for i in range(batches)])
+        self.extractor.measure(self.extractor.maps(crops.to(self.device)))
 
     def step(self, crops: Tensor, labels: Tensor, step: int) -> float:
         """One step of the optimiser; the loss before it."""
@@ -274,11 +271,11 @@ class _Run:
             group["lr"] = config.learning_rate * min(1.0, rising, falling)
         self.modules.train()
         with torch.no_grad():
-            spectra = self.extractor.log_spectrum(crops.to(self.device))
+            maps = self.extractor.maps(crops.to(self.device))
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"
         ):
-            raw = self.extractor.encode(spectra)
+            raw = self.extractor.encode(maps)
         loss = self.loss(raw.float(), labels.to(self.device))
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()

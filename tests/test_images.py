@@ -285,29 +285,34 @@ def corners(crops: torch.Tensor) -> list[tuple[int, int]]:
     return [tuple(crop[:, 0, 0].int().tolist()) for crop in crops]
 
 
-def test_grid_crops_are_even_and_reach_every_border():
-    crops = grid_crops(coordinates(512, 300))
+def test_grid_crops_are_even_and_on_the_pixel_grid():
+    crops = grid_crops(coordinates(512, 304))
     assert crops.shape == (9, 2, 128, 128)
-    assert corners(crops) == [(t, x) for t in (0, 192, 384) for x in (0, 86, 172)]
-    assert crops[-1, :, -1, -1].tolist() == [511, 299]
+    assert corners(crops) == [(t, x) for t in (0, 192, 384) for x in (0, 88, 176)]
+    assert crops[-1, :, -1, -1].tolist() == [511, 303]
+    places = corners(grid_crops(coordinates(333, 259), grid=4))
+    assert all(place % 8 == 0 for corner in places for place in corner)
+    assert max(places) == (200, 128)  # at most 7 pixels short of the border
 
 
 def test_grid_crops_cover_an_image_of_three_crops():
-    seen = {tuple(pixel) for crop in grid_crops(coordinates(12, 12), size=4).flatten(2)
+    seen = {tuple(pixel) for crop in grid_crops(coordinates(24, 24), size=8).flatten(2)
             for pixel in crop.T.int().tolist()}  # fmt: skip
-    assert len(seen) == 144
+    assert len(seen) == 24 * 24
 
 
 @pytest.mark.parametrize(
-    ("shape", "count"), [((128, 128), 1), ((128, 129), 2), ((129, 129), 4), ((128, 130), 3)]
-)
-def test_small_images_give_no_crop_twice(shape, count):
-    crops = grid_crops(coordinates(*shape))
+    ("shape", "count"),
+    [((128, 128), 1), ((128, 135), 1), ((128, 136), 2), ((136, 136), 4), ((128, 144), 3),
+     ((256, 256), 9), ((257, 256), 12)],
+)  # fmt: skip
+def test_crops_differ_and_overlap_by_half_at_most(shape, count):
+    crops = grid_crops(coordinates(*shape), grid=4)
     assert len(crops) == count == len(set(corners(crops)))
 
 
 def test_one_crop_per_axis_is_central():
-    assert corners(grid_crops(coordinates(138, 148), grid=1)) == [(5, 10)]
+    assert corners(grid_crops(coordinates(145, 153), grid=1)) == [(8, 8)]
 
 
 def test_crops_of_too_small_or_wrong_images():

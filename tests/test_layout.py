@@ -34,6 +34,7 @@ CHAINS = [
     "kernels encoder decoders synthesizer stream",
     "synthesizer validation",
     "residual spectrum extractor",
+    "coherence extractor",
     "clouds populations metrics gallery protocol openset bench",
     "metrics pairs protocol tables",
     "images manifest protocol bench",

@@ -53,6 +53,17 @@ def test_what_every_synthesizer_promises(zoo, images, kind):
     assert not torch.equal(draw(synthesizer, images, seed=1)[0], outputs)
 
 
+@pytest.mark.parametrize("only", [[0, 2], [1, 3], [3], [0, 1, 2, 3]], ids=str)
+@pytest.mark.parametrize("kind", KINDS, ids=["zoo", "pool", "trained", "mixture"])
+def test_some_models_alone_are_what_they_are_among_all(zoo, images, kind, only):
+    generators = [torch.Generator().manual_seed(5) for _ in range(2)]
+    outputs, labels = kind(zoo)(images, generator=generators[0])
+    some, theirs = kind(zoo)(images, generator=generators[1], only=only)
+    assert torch.equal(some, outputs[only]) and torch.equal(theirs, labels[only])
+    # and the next draw is the same, whoever made what
+    assert torch.equal(*(torch.rand(3, generator=generator) for generator in generators))
+
+
 def test_a_zoo_gives_what_its_models_give(zoo, images):
     chosen = zoo.model_ids[1:]
     outputs, labels = draw(ZooSynthesizer(zoo, chosen), images[:3])

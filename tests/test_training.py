@@ -1,5 +1,6 @@
+import json
 import signal
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -77,6 +78,18 @@ def test_stream_quantises_and_cuts_the_padded_border(zoo, sources):
         FingerprintStream(STREAM, sources, STREAM.synthesizer(zoo), crop=160)
 
 
+def test_parts_of_a_stream_make_up_the_whole(zoo, sources):
+    whole = FingerprintStream(STREAM, sources, STREAM.synthesizer(zoo))
+    crops, labels = (item.unflatten(0, (4, 2)) for item in whole[7])
+    for rank in range(2):
+        stream = FingerprintStream(STREAM, sources, STREAM.synthesizer(zoo), part=(rank, 2))
+        part = stream[7]
+        assert torch.equal(part[0], crops[rank::2].flatten(0, 1))
+        assert torch.equal(part[1], labels[rank::2].flatten())
+    with pytest.raises(ValueError, match="part must be"):
+        FingerprintStream(STREAM, sources, STREAM.synthesizer(zoo), part=(2, 2))
+
+
 def test_stream_needs_enough_models(zoo, sources):
     with pytest.raises(ValueError, match="which has only 1"):
         FingerprintStream(STREAM, sources, STREAM.synthesizer(zoo, zoo.model_ids[:1]))
@@ -116,10 +129,9 @@ def test_images_of_a_model_share_their_sources(sources):
 def test_the_shipped_extractor_s_configuration_still_loads():
     stored = load_extractor().card["config"]
     stream = StreamConfig(**stored["stream"])
-    assert stream.random_share == 0.8 and (stream.encoder, stream.space) == ("pool", "plain")
     extractor = ExtractorConfig(**stored["extractor"])
     config = TrainConfig(**stored | {"stream": stream, "extractor": extractor})
-    assert config.steps == 3400
+    assert json.loads(json.dumps(asdict(config))) == stored
 
 
 def test_sources_mix_photographs_and_procedural_images(tmp_path):
@@ -133,7 +145,7 @@ def test_sources_mix_photographs_and_procedural_images(tmp_path):
     with pytest.raises(FileNotFoundError, match="make_photos"):
         Sources(tmp_path / "none.npy")
     np.save(tmp_path / "small.npy", tiles[:, :100])
-    with pytest.raises(ValueError, match=r"got \(2, 100, 160, 3\) uint8"):
+    with pytest.raises(ValueError, match=r"got \(2, 100, 168, 3\) uint8"):
         Sources(tmp_path / "small.npy")
 
 
@@ -190,16 +202,16 @@ def test_steps_may_change_until_the_fall(zoo, sources, tmp_path):
         train(replace(CONFIG, steps=9), **options)
 
 
-def test_training_lowers_the_loss_and_the_card_tells_all(zoo, sources, tmp_path):
-    config = replace(CONFIG, steps=30, warmup=3, learning_rate=3e-3, checkpoint_every=50)
+def test_training_helps_and_the_card_tells_all(zoo, sources, tmp_path):
+    config = replace(CONFIG, steps=20, warmup=3, learning_rate=2e-3, checkpoint_every=50)
     card = train(config, zoo=zoo, sources=sources, out=tmp_path, progress=False).card
     tensors = card["curve"]
-    assert tensors[-1]["step"] == 30 and 0 <= tensors[-1]["auc"] <= 1
+    assert tensors[-1]["step"] == 20 and 0 <= tensors[-1]["auc"] <= 1
     assert card["config"]["stream"]["models"] == 4 and card["zoo"]["trained_on"] == 4
     assert len(card["held_out_architectures"]) == 2
     assert {"auc", "eer", "tar", "threshold", "one_shot"} <= set(card["verification"])
     validated = [row for row in card["curve"] if "auc" in row]
-    assert validated[-1]["loss"] < validated[0]["loss"]
+    assert validated[-1]["auc"] > validated[0]["auc"] + 0.02
 
 
 def test_training_takes_any_synthesizer_or_no_zoo(zoo, sources, tmp_path):
