@@ -170,7 +170,7 @@ def train(
         optimiser, lambda step: min((step + 1) / warm, 1, (budget.steps - step) / fall)
     )
     past, past_labels = torch.zeros(0, DIM), torch.zeros(0, dtype=torch.int64)
-    for _ in range(budget.steps):
+    for step in range(budget.steps):
         maps, labels = batch()
         with torch.autocast("cpu", torch.bfloat16):
             raw = network(maps)
@@ -179,8 +179,8 @@ def train(
         if variant.loss == "contrastive":
             seen, names = torch.cat([unit, past]), torch.cat([labels, past_labels])
             loss = supervised_contrastive(seen, names, temperature=variant.temperature)
-            past = seen.detach()[: variant.queue]
-            past_labels = names[: variant.queue]
+            if step >= variant.queue_from * budget.steps:
+                past, past_labels = seen.detach()[: variant.queue], names[: variant.queue]
         else:
             loss = functional.cross_entropy(classify(raw), labels)
             if variant.loss == "ce+triplet":

@@ -36,6 +36,7 @@ class Variant:
     loss: Loss = "contrastive"
     temperature: float = 0.07
     queue: int = 0  # past embeddings that the contrastive loss looks at
+    queue_from: float = 0.0  # the share of the steps after which it is filled
     models: Models = "all"
     tests: tuple[str, ...] = ("clean", "jpeg85")
     small: bool = False  # half the images to train on, half the models to test
@@ -102,6 +103,7 @@ def _variants() -> dict[str, Variant]:
         "temperature 0.03": row("loss", temperature=0.03),
         "temperature 0.2": row("loss", temperature=0.2),
         "memory bank": row("loss", queue=1024),
+        "memory bank, last quarter": row("loss", queue=1024, queue_from=0.75),
         "trained only": models("trained"),
         "random plain only": models("plain"),
         "random wide only": models("wide"),

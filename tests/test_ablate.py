@@ -85,6 +85,32 @@ def test_averaged_spectra(crops):
     assert (both[1][:, 27:] <= (maps[1][:, 27:] + other[1][:, 27:]) / 2 + 1e-5).all()
 
 
+@pytest.mark.parametrize(
+    ("keep", "first", "last", "power"),
+    [
+        ("all", 5, 38, 5),
+        ("power", 5, 5, 5),
+        ("coherence", 0, 33, 0),
+        ("magnitudes", 5, 16, 5),
+        ("three", 5, 14, 5),
+        ("rgb", 3, 36, 3),
+    ],
+)
+def test_channels_that_are_kept(crops, keep, first, last, power):
+    maps = spectra(crops, FrontEnd())
+    found = [ablate.kept(level, ablate.Variant(keep=keep)) for level in maps]
+    assert [(level.shape[1], n) for level, n in found] == [(first, power), (last, power)]
+    halves, sizes = maps[1][:, 5:27].unflatten(1, (11, 2)), maps[1][:, 27:]
+    torch.testing.assert_close(halves.square().sum(2).sqrt(), sizes)
+    if keep == "three":
+        halves, sizes = found[1][0][:, 5:11].unflatten(1, (3, 2)), found[1][0][:, 11:]
+        torch.testing.assert_close(halves.square().sum(2).sqrt(), sizes)
+    if keep == "magnitudes":
+        assert torch.equal(found[1][0][:, 5:], sizes)
+    if keep == "rgb":
+        assert torch.equal(found[0][0], maps[0][:, :3])
+
+
 def test_crops_begin_where_the_recipe_says():
     rows, columns = torch.meshgrid(torch.arange(160), torch.arange(160), indexing="ij")
     image = torch.stack([rows, columns, rows]) / 255
@@ -200,6 +226,7 @@ def test_variants_change_one_thing():
     default = ablate.VARIANTS["default"]
     about = {"group", "against", "tests"}
     more = {"level at full resolution added": 2, "small default": 3, "DnCNN": 4}
+    more |= {"memory bank, last quarter": 2}
     for name, variant in ablate.VARIANTS.items():
         changed = {k for k, v in vars(variant).items() if v != vars(default)[k]} - about
         assert len(changed) == more.get(name, int(name != "default")), (name, changed)
@@ -253,7 +280,12 @@ def test_the_bank_keeps_architectures_apart(bank):
 
 
 def test_a_run_trains_tests_and_resumes(bank, tmp_path):
-    names = ["default", "two crops, spectra averaged", "coherence only", "memory bank"]
+    names = [
+        "default",
+        "two crops, spectra averaged",
+        "coherence only",
+        "memory bank, last quarter",
+    ]
     names += ["cross entropy and triplet", "level at full resolution added"]
     names += ["autocorrelation of log power", "per channel"]
     out = tmp_path / "results.jsonl"
