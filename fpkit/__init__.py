@@ -32,7 +32,8 @@ from fpkit.synthesizer import (
     Synthesizer,
     ZooSynthesizer,
 )
-from fpkit.training import TrainConfig, train
+from fpkit.train_plan import TrainConfig, train_preset
+from fpkit.training import train
 from fpkit.zoo import Zoo
 from fpkit.zoo_build import build_zoo, training_images
 from fpkit.zoo_plan import ZooPlan, preset_plan
@@ -83,6 +84,7 @@ __all__ = [
     "synthesize_stack",
     "to_db",
     "train",
+    "train_preset",
     "training_images",
     "verify",
 ]

@@ -23,7 +23,7 @@ from fpkit.residual import RESIDUALS
 from fpkit.stream import StreamConfig
 from fpkit.synthesis import ETA, MAX_STEPS, Precision
 from fpkit.synthesizer import EncoderKind, SpaceKind
-from fpkit.training import Loss, TrainConfig
+from fpkit.train_plan import Loss, TrainConfig, TrainPreset
 
 START = "00_start_here.ipynb"
 PICTURES = (".html", ".png", ".npz")
@@ -166,24 +166,26 @@ def _train(verbs: Verbs) -> None:
         example="fpkit train --out my_extractor --steps 1000",
     )
     add = parser.add_argument
-    add("--out", required=True, metavar="DIR", help="for weights, model card and checkpoint")
+    add("--out", required=True, metavar="DIR", help="for weights, model card, checkpoint and log")
     add("--zoo", metavar="DIR", help="synthetic models, see fpkit synth (those of fpkit)")
     add("--photos", metavar="FILE.npy", help="photograph tiles made by data/photos/make_photos.py")
     add("--procedural", type=int, default=384, metavar="N", help="computed images (384)")
-    add("--steps", type=int, default=defaults.steps, help=f"({defaults.steps})")
+    what = "the plan: fpkit's own (default), or as in the paper; options below change single parts"
+    add("--preset", choices=get_args(TrainPreset), default="default", help=what)
+    add("--steps", type=int, help=f"({defaults.steps})")
     add("--resume", action="store_true", help="go on from the checkpoint in DIR")
-    add("--loss", choices=get_args(Loss), default=defaults.loss, help=f"({defaults.loss})")
-    add("--models", type=int, default=stream.models, help=f"per batch ({stream.models})")
-    add("--images", type=int, default=stream.images, help=f"per model ({stream.images})")
+    add("--loss", choices=get_args(Loss), help=f"({defaults.loss})")
+    add("--models", type=int, help=f"per batch ({stream.models})")
+    add("--images", type=int, help=f"per model ({stream.images})")
     share = f"random decoders among the models, 0 to 1 ({stream.random_share})"
-    add("--random-share", type=float, default=stream.random_share, metavar="SHARE", help=share)
+    add("--random-share", type=float, metavar="SHARE", help=share)
     what = f"what random decoders decode: pooled images or a trained latent ({stream.encoder})"
-    add("--encoder", choices=get_args(EncoderKind), default=stream.encoder, help=what)
+    add("--encoder", choices=get_args(EncoderKind), help=what)
     space = f"options that random decoders draw from ({stream.space})"
-    add("--space", choices=get_args(SpaceKind), default=stream.space, help=space)
-    add("--precision", choices=get_args(Precision), default=defaults.precision)
-    add("--workers", type=int, default=0, metavar="N", help="processes that make batches (0)")
-    add("--seed", type=int, default=0)
+    add("--space", choices=get_args(SpaceKind), help=space)
+    add("--precision", choices=get_args(Precision), help=f"({defaults.precision})")
+    add("--workers", type=int, metavar="N", help="processes that make batches (0)")
+    add("--seed", type=int, help=f"({stream.seed})")
     _device(parser)
     _json(parser)
 

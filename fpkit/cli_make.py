@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fpkit.cli_io import Skipped, checked_device, expand, note, print_json, print_table
 from fpkit.images import ImageReadError, grid_crops, read_images
@@ -14,6 +15,7 @@ from fpkit.images import ImageReadError, grid_crops, read_images
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from fpkit.train_plan import TrainConfig
     from fpkit.zoo import Zoo
 
 PROCEDURAL_COUNT = 64  # images to train a synthetic model on: a few seconds on a CPU
@@ -93,27 +95,14 @@ def _training_images(images: str, seed: int, skipped: Skipped) -> tuple[Tensor, 
 
 def train(arguments: argparse.Namespace) -> int:
     """Train an extractor on a zoo and on random decoders."""
-    from fpkit.stream import Sources, StreamConfig
-    from fpkit.training import TrainConfig
+    from fpkit.distributed import this_rank
+    from fpkit.stream import Sources
     from fpkit.training import train as run
     from fpkit.zoo import Zoo
 
-    stream = StreamConfig(
-        models=arguments.models,
-        images=arguments.images,
-        random_share=arguments.random_share,
-        encoder=arguments.encoder,
-        space=arguments.space,
-        seed=arguments.seed,
-    )
+    config = _train_config(arguments)
     extractor = run(
-        TrainConfig(
-            steps=arguments.steps,
-            loss=arguments.loss,
-            precision=arguments.precision,
-            workers=arguments.workers,
-            stream=stream,
-        ),
+        config,
         zoo=Zoo.load(arguments.zoo),
         sources=Sources(arguments.photos, procedural=arguments.procedural),
         out=arguments.out,
@@ -121,36 +110,46 @@ def train(arguments: argparse.Namespace) -> int:
         device=checked_device(arguments.device),
         progress=sys.stderr.isatty(),
     )
-    extractor.card["command"] = _command(arguments)
+    if this_rank()[0] > 0:
+        return 0  # the first rank speaks for all
+    extractor.card["command"] = _command(arguments, config)
     extractor.save(arguments.out)
     figures = extractor.card["verification"]
     if arguments.json:
         card = {key: extractor.card[key] for key in ("steps", "seconds", "verification")}
         print_json({"out": arguments.out, "hash": extractor.hash} | card)
     else:
-        print(f"{arguments.out}: extractor {extractor.hash[:12]} after {arguments.steps} steps")
+        print(f"{arguments.out}: extractor {extractor.hash[:12]} after {config.steps} steps")
         print_table(["on models it never saw", ""], figures.items())
     return 0
 
 
-def _command(arguments: argparse.Namespace) -> str:
+_OF_TRAINING = ("steps", "loss", "precision", "workers")
+_OF_STREAM = ("models", "images", "random_share", "encoder", "space", "seed")
+
+
+def _train_config(arguments: argparse.Namespace) -> TrainConfig:
+    """The preset, and what single options change of it."""
+    from fpkit.train_plan import train_preset
+
+    def given(names: tuple[str, ...]) -> dict[str, Any]:
+        found = {name: getattr(arguments, name) for name in names}
+        return {name: value for name, value in found.items() if value is not None}
+
+    config = train_preset(arguments.preset)
+    stream = replace(config.stream, **given(_OF_STREAM))
+    return replace(config, stream=stream, **given(_OF_TRAINING))
+
+
+def _command(arguments: argparse.Namespace, config: TrainConfig) -> str:
     """The command that repeats a training, for the model card: names of files, not their places."""
     words = ["fpkit", "train"]
     for name in ("zoo", "photos", "out"):
         if getattr(arguments, name) is not None:
             words += [f"--{name}", Path(getattr(arguments, name)).name]
-    options = (
-        "procedural",
-        "steps",
-        "loss",
-        "models",
-        "images",
-        "random_share",
-        "encoder",
-        "space",
-        "precision",
-        "seed",
-    )
-    for name in options:
-        words += ["--" + name.replace("_", "-"), str(getattr(arguments, name))]
+    words += ["--procedural", str(arguments.procedural), "--preset", arguments.preset]
+    options = {name: getattr(config, name) for name in _OF_TRAINING if name != "workers"}
+    options |= {name: getattr(config.stream, name) for name in _OF_STREAM}
+    for name, value in options.items():
+        words += ["--" + name.replace("_", "-"), str(value)]
     return shlex.join(words)

@@ -1,24 +1,21 @@
 """The extractor: spectra and coherences of an image -> unit-norm embedding of its fingerprint."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from hashlib import sha256
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fpkit.assets import extractor_path, save_safetensors_atomic, write_text_atomic
+from fpkit.assets import extractor_path
 from fpkit.coherence import CYCLIC, FLOOR, spectral_coherence
-from fpkit.images import grid_crops
+from fpkit.embedder import CARD, WEIGHTS, Embedder
+from fpkit.paper import PaperConfig, PaperExtractor
 from fpkit.residual import RESIDUALS, ResidualName
 from fpkit.residual import residual as noise_residual
 
-WEIGHTS, CARD = "extractor.safetensors", "extractor.json"
 # rows: the three channels, then two colour differences in which most of the scene cancels
 COLOUR = ((1, 0, 0), (0, 1, 0), (0, 0, 1), (1, -1, 0), (0, -1, 1))
 POOLING = ((3, 2), (7, 4))  # width and stride, in bins, of the maps of each level
@@ -102,7 +99,7 @@ class Standardise(nn.Module):
         return torch.cat([power - power.mean((2, 3), keepdim=True), x[:, self.power :]], 1)
 
 
-class Extractor(nn.Module):
+class Extractor(Embedder):
     """Maps crops to embeddings; `embed` averages the crops of an image.
 
     Two levels of maps enter the network: the log of the power averaged over 3 x 3 bins, and, where
@@ -123,19 +120,19 @@ class Extractor(nn.Module):
     synthetic models; `embed` subtracts it.
     """
 
-    cohort: Tensor
+    kind = "spectra"
+    config: ExtractorConfig
 
     def __init__(self, config: ExtractorConfig | None = None) -> None:
-        super().__init__()
-        self.config = config or ExtractorConfig()
-        self.card: dict[str, Any] = {}
+        config = config or ExtractorConfig()
+        super().__init__(dim=config.dim)
+        self.config = config
         size = self.config.crop
         self.register_buffer("colour", torch.tensor(COLOUR, dtype=torch.float32), persistent=False)
         window = torch.hann_window(size, dtype=torch.float64)
         window = torch.outer(window, window)
         window = (window / window.square().sum().sqrt()).float()
         self.register_buffer("window", window, persistent=False)
-        self.register_buffer("cohort", torch.zeros(self.config.dim))
         rows, columns = size // 2, size // 4 + 1
         self.positions = nn.Parameter(torch.randn(self.config.positions, rows, columns) * 0.1)
         self.standardise, self.stages = nn.ModuleList(), nn.ModuleList()
@@ -152,20 +149,6 @@ class Extractor(nn.Module):
             rows, columns = (rows + 1) // 2, (columns + 1) // 2
         self.head = nn.Linear(inputs * rows * columns, self.config.dim)
 
-    @property
-    def dim(self) -> int:
-        """Length of an embedding."""
-        return self.config.dim
-
-    @property
-    def hash(self) -> str:
-        """SHA-256 (hex) of configuration and weights: equal hashes give equal embeddings."""
-        digest = sha256(json.dumps(asdict(self.config), sort_keys=True).encode())
-        for name, tensor in sorted(self.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
-
     def maps(self, crops: Tensor) -> list[Tensor]:
         """What the network sees of crops (n, 3, crop, crop) in [0, 1], not standardised.
 
@@ -178,9 +161,7 @@ class Extractor(nn.Module):
             columns by horizontal frequency from 0 to 0.5 cycles/pixel: the other half is its
             mirror image.
         """
-        size = self.config.crop
-        if crops.dim() != 4 or crops.shape[1:] != (3, size, size):
-            raise ValueError(f"crops must be (n, 3, {size}, {size}), got {tuple(crops.shape)}")
+        self.check_crops(crops)
         parts = [self._maps(part) for part in crops.split(_AT_ONCE[crops.is_cuda])]
         return [torch.cat(level) for level in zip(*parts, strict=True)]
 
@@ -200,10 +181,6 @@ class Extractor(nn.Module):
         for standardise, level in zip(self.standardise, maps, strict=True):
             standardise.measure(level)
 
-    def forward(self, crops: Tensor) -> Tensor:
-        """Crops (n, 3, crop, crop) in [0, 1] -> raw embeddings (n, dim), not normalised."""
-        return self.encode(self.maps(crops))
-
     def encode(self, maps: list[Tensor]) -> Tensor:
         """Maps, as `maps` returns them -> raw embeddings (n, dim)."""
         x = self.positions.expand(len(maps[0]), -1, -1, -1)
@@ -214,60 +191,33 @@ class Extractor(nn.Module):
         result: Tensor = self.head(x.flatten(1))
         return result
 
-    @torch.no_grad()
-    def embed(
-        self, images: Tensor | Sequence[Tensor], *, grid: int = 4, batch: int = 128
-    ) -> Tensor:
-        """Embeddings of images of any size.
-
-        Parameters
-        ----------
-        images : Tensor (n, 3, h, w), or a sequence of Tensors (3, h, w), float32 in [0, 1]
-            Sides of at least ``config.crop``.
-        grid : int
-            Crops along each side at most, see :func:`fpkit.images.grid_crops`.
-        batch : int
-            Crops that pass through the network at once.
-
-        Returns
-        -------
-        Tensor, (n, dim) float32 on the CPU, unit norm
-            Normalised embeddings of the crops, averaged, minus the mean of synthetic models,
-            normalised. 0 is the score of an average pair of different models.
-
-        Raises
-        ------
-        ValueError
-            If an image is smaller than a crop.
-        """
-        if self.training:
-            raise RuntimeError("the extractor is in training mode: call .eval() before embed")
-        crops = [grid_crops(image, size=self.config.crop, grid=grid) for image in images]
-        if not crops:
-            return torch.zeros(0, self.dim)
-        device = self.positions.device
-        flat = torch.cat(crops).split(batch)
-        raw = torch.cat([functional.normalize(self(part.to(device))) for part in flat])
-        means = [part.mean(0) for part in raw.split([len(c) for c in crops])]
-        return functional.normalize(torch.stack(means) - self.cohort).cpu()
-
-    def save(self, folder: str | Path) -> None:
-        """Write ``extractor.safetensors`` and ``extractor.json`` (the card) into `folder`."""
-        folder = Path(folder)
-        metadata = {"config": json.dumps(asdict(self.config))}
-        save_safetensors_atomic(folder / WEIGHTS, self.state_dict(), metadata=metadata)
-        write_text_atomic(folder / CARD, json.dumps(self.card, indent=1) + "\n")
-
 
 def pool(maps: Tensor, width: int, stride: int) -> Tensor:
     """Means over `width` x `width` bins (an odd number) at every `stride`-th of (n, c, h, w)."""
     return functional.avg_pool2d(maps, width, stride, width // 2, count_include_pad=False)
 
 
+CONFIGS = {Extractor.kind: ExtractorConfig, PaperExtractor.kind: PaperConfig}
+
+
+def build_extractor(config: ExtractorConfig | PaperConfig) -> Extractor | PaperExtractor:
+    """An untrained extractor of the kind that the class of `config` says."""
+    return PaperExtractor(config) if isinstance(config, PaperConfig) else Extractor(config)
+
+
+def _stored_config(metadata: dict[str, str]) -> ExtractorConfig | PaperConfig:
+    kind = metadata.get("kind", Extractor.kind)
+    if kind not in CONFIGS:
+        raise ValueError(f"its kind is {kind!r}, expected one of {tuple(CONFIGS)}")
+    stored = json.loads(metadata["config"])
+    # JSON knows no tuples
+    return CONFIGS[kind](**{k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()})
+
+
 def load_extractor(
     path: str | Path | None = None, *, device: str | torch.device = "cpu"
-) -> Extractor:
-    """Load an extractor in eval mode.
+) -> Extractor | PaperExtractor:
+    """Load an extractor in eval mode, of whatever kind the file says.
 
     Parameters
     ----------
@@ -289,10 +239,9 @@ def load_extractor(
         raise FileNotFoundError(f"{folder} holds no extractor: expected {file}")
     try:
         with safe_open(file, framework="pt") as weights:
-            stored = json.loads((weights.metadata() or {})["config"])
-            config = ExtractorConfig(**(stored | {"widths": tuple(stored["widths"])}))
+            config = _stored_config(weights.metadata() or {})
             state = {name: weights.get_tensor(name) for name in weights.keys()}
-        extractor = Extractor(config)
+        extractor = build_extractor(config)
         extractor.load_state_dict(state)
         extractor.card = json.loads((folder / CARD).read_text(encoding="utf-8"))
     except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:

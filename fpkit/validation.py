@@ -47,7 +47,10 @@ def validate(extractor: Extractor, crops: Tensor, labels: Tensor) -> dict[str, f
     extractor.eval()
     unit = _unit_embeddings(extractor, crops)
     extractor.train(mode)
-    unit = functional.normalize(unit - (extractor.cohort if not mode else unit.mean(0)))
+    # while it is being trained, its cohort is not known yet
+    unit = functional.normalize(
+        unit - (unit.mean(0) if mode and extractor.centred else extractor.cohort)
+    )
     scores = (unit @ unit.T).cpu()
     same = labels[:, None] == labels[None]
     upper = torch.ones_like(same).triu(1)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from fpkit import training
 from fpkit.arch import PAPER
 from fpkit.extractor import ExtractorConfig, load_extractor
+from fpkit.learner import Learner
 from fpkit.procedural import procedural_images
 from fpkit.stream import SIZE, FingerprintStream, Sources, StreamConfig
 from fpkit.synthesis import synthesize
@@ -176,7 +176,7 @@ def test_resumed_training_is_bit_identical(zoo, sources, tmp_path, loss):
 def test_ctrl_c_finishes_the_step_and_loses_nothing(zoo, sources, tmp_path, monkeypatch):
     options = {"zoo": zoo, "sources": sources, "progress": False}
     whole = train(CONFIG, out=tmp_path / "whole", **options)
-    step = training._Run.step
+    step = Learner.step
 
     def interrupted(run, crops, labels, number):
         if number == 2:
@@ -185,7 +185,7 @@ def test_ctrl_c_finishes_the_step_and_loses_nothing(zoo, sources, tmp_path, monk
 
     before = signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(training._Run, "step", interrupted)
+        patch.setattr(Learner, "step", interrupted)
         train(replace(CONFIG, checkpoint_every=100), out=tmp_path / "parts", **options)
     assert signal.getsignal(signal.SIGINT) == before
     with safe_open(tmp_path / "parts" / CHECKPOINT, framework="pt") as file:

@@ -1,0 +1,126 @@
+"""What every extractor has in common: crops in, one embedding per image out, a folder on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fpkit.assets import save_safetensors_atomic, write_text_atomic
+from fpkit.images import grid_crops
+
+WEIGHTS, CARD = "extractor.safetensors", "extractor.json"
+
+
+class EmbedderConfig(Protocol):
+    """A frozen dataclass whose fields JSON can hold; tuples come back from it as tuples."""
+
+    @property
+    def crop(self) -> int: ...
+
+
+class Embedder(nn.Module):
+    """Base of extractors: a subclass says what the network sees and what it makes of that.
+
+    It offers ``maps(crops)``, a list of tensors without anything to learn, and ``encode(maps)``,
+    which gives raw embeddings (n, dim).
+
+    Attributes
+    ----------
+    kind : str
+        Names the class in files.
+    config : dataclass
+        With ``crop``, the side of a crop in pixels.
+    card : dict
+        The model card: how it was trained and how well it does.
+    cohort : Tensor, (dim,)
+        Mean embedding of synthetic models, which `embed` subtracts; zero if it is not `centred`.
+    centred : bool
+        Whether training measures the cohort.
+    """
+
+    kind: ClassVar[str]
+    config: EmbedderConfig
+    cohort: Tensor
+    centred: bool = True
+
+    def __init__(self, *, dim: int) -> None:
+        super().__init__()
+        self.card: dict[str, Any] = {}
+        self.register_buffer("cohort", torch.zeros(dim))
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding."""
+        return len(self.cohort)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 (hex) of configuration and weights: equal hashes give equal embeddings."""
+        digest = sha256(json.dumps(asdict(self.config), sort_keys=True).encode())
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def check_crops(self, crops: Tensor) -> None:
+        """Raise ValueError unless crops are (n, 3, crop, crop)."""
+        size = self.config.crop
+        if crops.dim() != 4 or crops.shape[1:] != (3, size, size):
+            raise ValueError(f"crops must be (n, 3, {size}, {size}), got {tuple(crops.shape)}")
+
+    def forward(self, crops: Tensor) -> Tensor:
+        """Crops (n, 3, crop, crop) in [0, 1] -> raw embeddings (n, dim), not normalised."""
+        result: Tensor = self.encode(self.maps(crops))
+        return result
+
+    @torch.no_grad()
+    def embed(
+        self, images: Tensor | Sequence[Tensor], *, grid: int = 4, batch: int = 128
+    ) -> Tensor:
+        """Embeddings of images of any size.
+
+        Parameters
+        ----------
+        images : Tensor (n, 3, h, w), or a sequence of Tensors (3, h, w), float32 in [0, 1]
+            Sides of at least ``config.crop``.
+        grid : int
+            Crops along each side at most, see :func:`fpkit.images.grid_crops`.
+        batch : int
+            Crops that pass through the network at once.
+
+        Returns
+        -------
+        Tensor, (n, dim) float32 on the CPU, unit norm
+            Normalised embeddings of the crops, averaged, minus the mean of synthetic models,
+            normalised. 0 is the score of an average pair of different models.
+
+        Raises
+        ------
+        ValueError
+            If an image is smaller than a crop.
+        """
+        if self.training:
+            raise RuntimeError("the extractor is in training mode: call .eval() before embed")
+        crops = [grid_crops(image, size=self.config.crop, grid=grid) for image in images]
+        if not crops:
+            return torch.zeros(0, self.dim)
+        device = self.cohort.device
+        flat = torch.cat(crops).split(batch)
+        raw = torch.cat([functional.normalize(self(part.to(device))) for part in flat])
+        means = [part.mean(0) for part in raw.split([len(c) for c in crops])]
+        return functional.normalize(torch.stack(means) - self.cohort).cpu()
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``extractor.safetensors`` and ``extractor.json`` (the card) into `folder`."""
+        folder = Path(folder)
+        metadata = {"kind": self.kind, "config": json.dumps(asdict(self.config))}
+        save_safetensors_atomic(folder / WEIGHTS, self.state_dict(), metadata=metadata)
+        write_text_atomic(folder / CARD, json.dumps(self.card, indent=1) + "\n")

@@ -1,0 +1,179 @@
+"""What changes from step to step of a training: network, classifier, optimiser."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fpkit.assets import save_safetensors_atomic
+from fpkit.distributed import Ranks, share_batch_norm
+from fpkit.extractor import Extractor, build_extractor
+from fpkit.losses import batch_hard_triplet, supervised_contrastive
+from fpkit.stream import FingerprintStream
+from fpkit.train_plan import TrainConfig
+
+Row = dict[str, float]  # of the log: step, loss, seconds, sometimes figures of the validation
+
+# what may change between two parts of one training without changing its result; the number of
+# steps may until the learning rate begins to fall
+_FREE = ("workers", "checkpoint_every", "steps")
+
+
+class Learner:
+    """Takes steps, and keeps and restores its state.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    synthesis : str
+        Description of the synthesizer: what made a checkpoint's images must go on making them.
+    classes : int
+        Models that come back in other batches.
+    device : torch.device
+    ranks : Ranks
+        The processes that share every batch.
+
+    Attributes
+    ----------
+    extractor : Extractor or PaperExtractor
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        *,
+        synthesis: str,
+        classes: int,
+        device: torch.device,
+        ranks: Ranks,
+    ) -> None:
+        self.config = config
+        self.synthesis = synthesis
+        self.device = device
+        self.ranks = ranks
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.stream.seed)
+            self.extractor = build_extractor(config.extractor)
+            classifier = nn.Linear(self.extractor.dim, max(1, classes))
+        if ranks.count > 1:
+            share_batch_norm(self.extractor)
+        self.modules = nn.ModuleDict({"extractor": self.extractor, "classifier": classifier})
+        self.modules.to(device)
+        self.optimiser = torch.optim.AdamW(
+            self.modules.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+
+    def measure(self, stream: FingerprintStream, batches: int = 8) -> None:
+        """Let the extractor measure what it standardises its maps by, on the first batches."""
+        if self.ranks.first and isinstance(self.extractor, Extractor):
+            crops = (stream[index][0].to(self.device) for index in range(batches))
+            maps = zip(*(self.extractor.maps(part) for part in crops), strict=True)
+            self.extractor.measure([torch.cat(level) for level in maps])
+        self.ranks.copy_from_first(self.modules)
+
+    def step(self, crops: Tensor, labels: Tensor, step: int) -> float:
+        """One step of the optimiser; the loss before it.
+
+        Parameters
+        ----------
+        crops : Tensor, (n, 3, crop, crop)
+            The share of this rank.
+        labels : Tensor, (n,)
+            Theirs.
+        step : int
+            Decides the learning rate.
+        """
+        config, ranks = self.config, self.ranks
+        rising = (step + 1) / (config.warmup + 1)
+        falling = (config.steps - step) / (config.steps - config.fall + 1)
+        for group in self.optimiser.param_groups:
+            group["lr"] = config.learning_rate * min(1.0, rising, falling)
+        self.modules.train()
+        with torch.no_grad():
+            maps = self.extractor.maps(crops.to(self.device))
+        with torch.autocast(
+            self.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"
+        ):
+            raw = self.extractor.encode(maps)
+        loss = self.loss(ranks.gather(raw.float()), ranks.gather(labels.to(self.device)))
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        # the classifier saw the embeddings of all ranks: its gradient is whole already
+        ranks.sum_gradients(self.extractor.parameters())
+        self.optimiser.step()
+        return loss.item()
+
+    def loss(self, raw: Tensor, labels: Tensor) -> Tensor:
+        """The configured loss of raw embeddings (n, dim)."""
+        unit = functional.normalize(raw)
+        if self.config.loss == "contrastive":
+            return supervised_contrastive(unit, labels, temperature=self.config.temperature)
+        total = batch_hard_triplet(unit, labels, margin=self.config.margin)
+        classifier = self.modules["classifier"]
+        known = labels < classifier.out_features  # a random decoder is seen once: no class
+        if bool(known.any()):
+            total = total + functional.cross_entropy(classifier(raw[known]), labels[known])
+        return total
+
+    def save(self, path: Path, step: int, seconds: float, log: list[Row]) -> None:
+        """Write everything that `load` needs."""
+        tensors = dict(self.modules.state_dict())
+        names = [name for name, _ in self.modules.named_parameters()]
+        for index, state in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{names[index]}.{key}": value for key, value in state.items()}
+        metadata = {
+            "step": str(step),
+            "seconds": str(seconds),
+            "synthesis": self.synthesis,
+            "config": json.dumps(asdict(self.config), sort_keys=True),
+            "log": json.dumps(log),
+        }
+        save_safetensors_atomic(path, tensors, metadata=metadata)
+
+    def load(self, path: Path) -> tuple[int, float, list[Row]]:
+        """Restore a checkpoint; return its step, seconds and log.
+
+        Raises
+        ------
+        ValueError
+            If it is damaged, or was made with another configuration.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                stored = json.loads(metadata["config"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise ValueError(f"{path} is no checkpoint of fpkit: {error}") from error
+        self._check(path, stored, metadata)
+        self.modules.load_state_dict(
+            {k: v for k, v in tensors.items() if not k.startswith("optimiser.")}
+        )
+        state = self.optimiser.state_dict()
+        for index, (name, _) in enumerate(self.modules.named_parameters()):
+            prefix = f"optimiser.{name}."
+            found = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+            if found:
+                state["state"][index] = found
+        self.optimiser.load_state_dict(state)
+        return int(metadata["step"]), float(metadata["seconds"]), json.loads(metadata["log"])
+
+    def _check(self, path: Path, stored: dict[str, object], metadata: dict[str, str]) -> None:
+        """Refuse a checkpoint that this training would not have come to."""
+        ours = json.loads(json.dumps(asdict(self.config)))
+        changed = [key for key in ours if stored.get(key) != ours[key] and key not in _FREE]
+        if metadata.get("synthesis") != self.synthesis:
+            changed.append("synthesizer or zoo")
+        theirs = TrainConfig(steps=int(str(stored["steps"])), decay=self.config.decay)
+        differ = theirs.steps != self.config.steps
+        if differ and int(metadata["step"]) > min(self.config.fall, theirs.fall):
+            changed.append("steps")
+        if changed:
+            raise ValueError(
+                f"{path} was made with another configuration ({', '.join(changed)} differ): "
+                "take the same options, or another folder"
+            )
