@@ -5,7 +5,7 @@ from pathlib import Path
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 # left behind by a training, see .gitignore
-LOCAL = ("*.npy", "checkpoint.safetensors", "*.pyc", ".*")
+LOCAL = ("*.npy", "checkpoint.safetensors", "log.jsonl", "*.pyc", ".*")
 
 
 class DataHook(BuildHookInterface):

@@ -17,6 +17,7 @@ from fpkit.assets import save_safetensors_atomic, write_text_atomic
 from fpkit.images import grid_crops
 
 WEIGHTS, CARD = "extractor.safetensors", "extractor.json"
+CROPS_PER_SIDE = 4  # of an image, at most
 
 
 class EmbedderConfig(Protocol):
@@ -83,7 +84,11 @@ class Embedder(nn.Module):
 
     @torch.no_grad()
     def embed(
-        self, images: Tensor | Sequence[Tensor], *, grid: int = 4, batch: int = 128
+        self,
+        images: Tensor | Sequence[Tensor],
+        *,
+        grid: int = CROPS_PER_SIDE,
+        batch: int = 128,
     ) -> Tensor:
         """Embeddings of images of any size.
 

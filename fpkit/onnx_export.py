@@ -167,6 +167,10 @@ def export_onnx(extractor: Extractor, path: str | Path) -> OnnxExport:
         raise ModuleNotFoundError(
             f"ONNX export needs {', '.join(missing)}: pip install 'fpkit[onnx]'"
         )
+    if not isinstance(extractor, Extractor):
+        raise ValueError(
+            f"only fpkit's own kind of extractor can be exported, got {type(extractor).__name__}"
+        )
     if extractor.training or extractor.cohort.device.type != "cpu":
         raise ValueError("the extractor must be on the CPU and in eval mode: .eval().to('cpu')")
     content = _graph(extractor)

@@ -9,6 +9,7 @@ from fpkit.cli import main
 from fpkit.extractor import Extractor, ExtractorConfig, load_extractor
 from fpkit.images import grid_crops
 from fpkit.onnx_export import PlainMaps, circular_means, dft_matrices, export_onnx
+from fpkit.paper import PaperConfig, PaperExtractor
 from fpkit.procedural import procedural_images
 
 onnx = pytest.importorskip("onnx")
@@ -164,3 +165,8 @@ def test_command_wants_an_onnx_file_name():
 @pytest.mark.slow
 def test_the_shipped_extractor_can_be_exported(tmp_path):
     assert export_onnx(load_extractor(), tmp_path / "x.onnx").difference < 1e-4
+
+
+def test_the_paper_s_extractor_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="got PaperExtractor"):
+        export_onnx(PaperExtractor(PaperConfig(width=1)).eval(), tmp_path / "paper.onnx")
