@@ -212,14 +212,23 @@ def test_differences_are_paired_by_seed():
     lines = [result("default", seed, 0.5 + seed / 10) for seed in (0, 1, 2)]
     lines += [result("median", seed, 0.5 + seed / 10 + d) for seed, d in ((2, 0.1), (0, 0.2))]
     lines += [result("median", 1, 0.5 + 1 / 10 + 0.3), result("DnCNN", 0, 0.4)]
-    found = ablate.compare(lines)["median"]["clean"]["identification"]
-    assert found["mean"] == pytest.approx(0.8)
-    assert found["differences"] == pytest.approx([0.2, 0.3, 0.1])
-    assert found["interval"] == pytest.approx(4.30 * 0.1 / 3**0.5)  # Student's t, 2 degrees
+    lines += [result("highpass", seed, 0.5 + seed / 10) for seed in (0, 1, 2)]
+    found = {name: f["clean"]["identification"] for name, f in ablate.compare(lines).items()}
+    assert found["median"]["mean"] == pytest.approx(0.8)
+    assert found["median"]["differences"] == pytest.approx([0.2, 0.3, 0.1])
+    # variances 0.01 and 0, pooled over 4 degrees of freedom
+    assert found["median"]["interval"] == pytest.approx(2.776 * (0.005 / 3) ** 0.5, rel=0.02)
+    assert found["highpass"]["interval"] == found["median"]["interval"]
     text = ablate.table(lines)
-    assert "| median | 80.0 | +20.0 ± 24.8 | 0.900 | +0.000 ± 0.000 |" in text
-    assert "| default | 60.0 |  | 0.900 |  |" in text
-    assert "| DnCNN (against small default) | 40.0 |  |" in text
+    assert "| median | 3 | 80.0 | **+20.0 ± 11.1** | 0.900 | +0.000 ± 0.000 |" in text
+    assert "| default | 3 | 60.0 |  | 0.900 |  |" in text
+    assert "| DnCNN (against small default) | 1 | 40.0 |  |" in text
+
+
+def test_students_quantile():
+    assert [ablate.student(n) for n in (5, 10, 30)] == pytest.approx(
+        [2.571, 2.228, 2.042], rel=0.01
+    )
 
 
 def test_variants_change_one_thing():
@@ -339,4 +348,4 @@ def test_table_from_the_command_line(tmp_path, capsys):
     path = tmp_path / "results.jsonl"
     path.write_text(json.dumps(result("default", 0, 0.25)) + "\n")
     ablate.main(["table", str(path)])
-    assert "| default | 25.0 |  | 0.900 |  | 25.0 |" in capsys.readouterr().out
+    assert "| default | 1 | 25.0 |  | 0.900 |  | 25.0 |" in capsys.readouterr().out
