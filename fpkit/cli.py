@@ -173,6 +173,7 @@ def _train(verbs: Verbs) -> None:
     what = "the plan: fpkit's own (default), or as in the paper; options below change single parts"
     add("--preset", choices=get_args(TrainPreset), default="default", help=what)
     add("--steps", type=int, help=f"({defaults.steps})")
+    add("--initial", metavar="DIR", help="begin with the weights of this extractor")
     add("--resume", action="store_true", help="go on from the checkpoint in DIR")
     add("--loss", choices=get_args(Loss), help=f"({defaults.loss})")
     add("--models", type=int, help=f"per batch ({stream.models})")
@@ -183,6 +184,8 @@ def _train(verbs: Verbs) -> None:
     add("--encoder", choices=get_args(EncoderKind), help=what)
     space = f"options that random decoders draw from ({stream.space})"
     add("--space", choices=get_args(SpaceKind), help=space)
+    share = f"models brought to the spectrum of their sources, 0 to 1 ({stream.matched_share})"
+    add("--matched-share", type=float, metavar="SHARE", help=share)
     add("--precision", choices=get_args(Precision), help=f"({defaults.precision})")
     add("--workers", type=int, metavar="N", help="processes that make batches (0)")
     add("--seed", type=int, help=f"({stream.seed})")

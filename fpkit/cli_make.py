@@ -106,6 +106,7 @@ def train(arguments: argparse.Namespace) -> int:
         zoo=Zoo.load(arguments.zoo),
         sources=Sources(arguments.photos, procedural=arguments.procedural),
         out=arguments.out,
+        initial=arguments.initial,
         resume=arguments.resume,
         device=checked_device(arguments.device),
         progress=sys.stderr.isatty(),
@@ -125,7 +126,7 @@ def train(arguments: argparse.Namespace) -> int:
 
 
 _OF_TRAINING = ("steps", "loss", "precision", "workers")
-_OF_STREAM = ("models", "images", "random_share", "encoder", "space", "seed")
+_OF_STREAM = ("models", "images", "random_share", "encoder", "space", "matched_share", "seed")
 
 
 def _train_config(arguments: argparse.Namespace) -> TrainConfig:

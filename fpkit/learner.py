@@ -13,6 +13,7 @@ from fpkit.assets import save_safetensors_atomic
 from fpkit.distributed import Ranks, share_batch_norm
 from fpkit.extractor import Extractor, build_extractor
 from fpkit.losses import batch_hard_triplet, supervised_contrastive
+from fpkit.paper import PaperExtractor
 from fpkit.stream import FingerprintStream
 from fpkit.train_plan import TrainConfig
 
@@ -74,6 +75,15 @@ class Learner:
             maps = zip(*(self.extractor.maps(part) for part in crops), strict=True)
             self.extractor.measure([torch.cat(level) for level in maps])
         self.ranks.copy_from_first(self.modules)
+
+    def begin_with(self, initial: Extractor | PaperExtractor) -> None:
+        """Take the weights of another extractor, and what it standardises its maps by."""
+        if initial.config != self.config.extractor:
+            raise ValueError(
+                f"the initial extractor is {initial.config}, this training makes "
+                f"{self.config.extractor}: take one of the same shape"
+            )
+        self.extractor.load_state_dict(initial.state_dict())
 
     def step(self, crops: Tensor, labels: Tensor, step: int) -> float:
         """One step of the optimiser; the loss before it.

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fpkit.images import GRID, jpeg, load_tiles, random_crop
+from fpkit.images import GRID, jpeg, load_tiles, quantise, random_crop
+from fpkit.matching import KNOTS, match_spectrum
 from fpkit.procedural import procedural_images
 from fpkit.synthesizer import (
     EncoderKind,
@@ -36,6 +37,8 @@ class StreamConfig:
     are random decoders and not from the zoo, and their ``encoder`` and ``space``; ``jpeg_share``
     of the crops pass through JPEG of a quality drawn from ``jpeg_quality``; ``sources``, how many
     source images all models of a batch share, so that content tells no model apart;
+    ``matched_share`` of the models get the radial spectrum of their sources
+    (:func:`fpkit.matching.match_spectrum`, to 50 to 100%), half of these blended with them as well;
     ``off_grid_share`` of the crops begin anywhere and not on the 8-pixel grid; ``device`` applies
     the models (another device draws other fine detail).
     """
@@ -48,6 +51,7 @@ class StreamConfig:
     jpeg_share: float = 0.5
     jpeg_quality: tuple[int, int] = (65, 98)
     sources: int = 16
+    matched_share: float = 0.6
     off_grid_share: float = 0.2
     device: str = "cpu"
     seed: int = 0
@@ -58,7 +62,7 @@ class StreamConfig:
                 "models and images must be at least 2 (a loss needs pairs) and sources at least "
                 f"images, got models={self.models}, images={self.images}, sources={self.sources}"
             )
-        for name in ("random_share", "jpeg_share", "off_grid_share"):
+        for name in ("random_share", "jpeg_share", "matched_share", "off_grid_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
         RandomSynthesizer(encoder=self.encoder, space=self.space)  # checks both
@@ -207,6 +211,7 @@ class FingerprintStream(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         mine = range(config.models)[self.part[0] :: self.part[1]]
         only = {} if len(mine) == config.models else {"only": mine}
         outputs, labels = self.synthesizer(images, generator=generator, **only)
+        outputs = self._matched(outputs, images[list(mine)], mine, generator)
         # a seed for every image: what is done to it does not depend on who does it
         seeds = torch.randint(2**40, (config.models, config.images), generator=generator)
         finished = [
@@ -216,6 +221,32 @@ class FingerprintStream(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
             )
         ]
         return torch.stack(finished), labels.repeat_interleave(config.images)
+
+    def _matched(
+        self, outputs: Tensor, sources: Tensor, mine: range, generator: torch.Generator
+    ) -> Tensor:
+        """Bring some models nearer to natural images, each in its own way, rounded to 8 bits."""
+        models = self.config.models
+        chosen = torch.rand(models, generator=generator) < self.config.matched_share
+        strength = 0.5 + 0.5 * torch.rand(models, generator=generator)
+        curves = 0.15 * torch.randn(models, KNOTS, generator=generator)
+        blended = torch.rand(models, generator=generator) < 0.5
+        # of what the model does to an image, 3% to all is left
+        left = torch.where(blended, 0.03 ** torch.rand(models, generator=generator), 1.0)
+        places = [job for job, model in enumerate(mine) if chosen[model]]
+        if not places:
+            return outputs
+        of = torch.tensor([mine[job] for job in places])
+        near = sources[places]
+        made = match_spectrum(
+            outputs[places],
+            near,
+            strength=strength[of].to(near.device),
+            curves=curves[of].to(near.device),
+        )
+        share = left[of].to(near.device)[:, None, None, None, None]
+        outputs[places] = quantise(near + share * (made - near))
+        return outputs
 
     def _finish(self, image: Tensor, generator: torch.Generator) -> Tensor:
         """Interior crop, perhaps through JPEG first, as published images are."""

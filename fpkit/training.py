@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from fpkit.assets import write_text_atomic
 from fpkit.distributed import Ranks, joined_ranks, rank_device
-from fpkit.extractor import Extractor
+from fpkit.extractor import Extractor, load_extractor
 from fpkit.learner import Learner, Row
 from fpkit.paper import PaperExtractor
 from fpkit.stream import FingerprintStream, Sources
@@ -52,6 +52,7 @@ def train(
     out: str | Path,
     zoo: Zoo | None = None,
     synthesizer: Synthesizer | None = None,
+    initial: str | Path | None = None,
     resume: bool = True,
     device: str | torch.device = "cpu",
     stop_after: int | None = None,
@@ -77,6 +78,8 @@ def train(
     synthesizer : Synthesizer, optional
         The models to train on; by default what ``config.stream`` says, with the zoo's models that
         are not held out.
+    initial : str or Path, optional
+        Folder of an extractor of the same shape, whose weights and standardisation to begin with.
     resume : bool
         Go on from the checkpoint in `out`, if there is one; the result is the same as that of
         an undisturbed run. Without it, a checkpoint there is an error.
@@ -106,6 +109,7 @@ def train(
             out=Path(out),
             zoo=zoo,
             synthesizer=synthesizer,
+            initial=None if initial is None else load_extractor(initial),
             resume=resume,
             device=device,
             stop_after=stop_after,
@@ -121,6 +125,7 @@ def _train(
     out: Path,
     zoo: Zoo | None,
     synthesizer: Synthesizer | None,
+    initial: Extractor | PaperExtractor | None,
     resume: bool,
     device: torch.device,
     stop_after: int | None,
@@ -166,7 +171,9 @@ def _train(
             f"the processes found checkpoints of steps {starts} in {out}: it must be one folder "
             "that all machines share"
         )
-    if start == 0:
+    if start == 0 and initial is not None:
+        learner.begin_with(initial)
+    elif start == 0:
         learner.measure(whole)
     extractor = learner.extractor
     unseen = RandomSynthesizer() if zoo is None else ZooSynthesizer(zoo, held_out[:16])
@@ -230,6 +237,7 @@ def _train(
             if zoo is None
             else {"models": len(zoo), "trained_on": len(training_ids), "source": zoo.source},
             "held_out_architectures": sorted({name.split("/")[0] for name in held_out}),
+            "initial": None if initial is None else initial.hash,
             "config": asdict(config),
             "verification": validate(extractor, *validation),
             "curve": [row for row in log if len(row) > 3 or row["step"] % 100 == 0],

@@ -35,6 +35,7 @@ CHAINS = [
     "synthesizer validation",
     "residual spectrum extractor",
     "coherence extractor",
+    "matching stream",
     "clouds populations metrics gallery protocol openset bench",
     "metrics pairs protocol tables",
     "images manifest protocol bench",

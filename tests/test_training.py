@@ -11,6 +11,7 @@ from fpkit.arch import PAPER
 from fpkit.extractor import ExtractorConfig, load_extractor
 from fpkit.learner import Learner
 from fpkit.procedural import procedural_images
+from fpkit.spectrum import power_spectrum
 from fpkit.stream import SIZE, FingerprintStream, Sources, StreamConfig
 from fpkit.synthesis import synthesize
 from fpkit.synthesizer import RandomSynthesizer, ZooSynthesizer
@@ -301,3 +302,30 @@ def test_wrong_configurations_are_refused(options, complaint):
 def test_wrong_streams_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         StreamConfig(**options)
+
+
+def test_a_training_can_begin_with_another_extractor(zoo, sources, tmp_path):
+    options = {"zoo": zoo, "sources": sources, "progress": False}
+    config = replace(CONFIG, steps=2)
+    first = train(config, out=tmp_path / "first", **options)
+    later = replace(config, steps=1, learning_rate=0.0)
+    second = train(later, out=tmp_path / "second", initial=tmp_path / "first", **options)
+    assert torch.equal(second.head.weight, first.head.weight)
+    assert torch.equal(second.standardise[0].mean, first.standardise[0].mean)
+    assert second.card["initial"] == first.hash and first.card["initial"] is None
+    wider = replace(config, extractor=replace(CONFIG.extractor, dim=9))
+    with pytest.raises(ValueError, match="take one of the same shape"):
+        train(wider, out=tmp_path / "third", initial=tmp_path / "first", **options)
+
+
+def test_matched_models_come_near_their_sources(sources):
+    spread = []
+    for share in (0.0, 1.0):
+        config = replace(STREAM, models=16, random_share=1.0, jpeg_share=0.0, matched_share=share)
+        stream = FingerprintStream(config, sources, config.synthesizer())
+        crops, _ = stream[0]
+        power = power_spectrum(crops.mean(1), centred=False)[:, 40:60, 40:60].mean((1, 2))
+        spread.append(power.unflatten(0, (16, 2)).mean(1).log().std())
+        levels = crops * 255
+        torch.testing.assert_close(levels, levels.round(), atol=1e-3, rtol=0)
+    assert spread[1] < 0.8 * spread[0]
