@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from fpkit.assets import write_bytes_atomic
 from fpkit.coherence import CYCLIC, EDGE, FLOOR, STRIDE
+from fpkit.embedder import CROPS_PER_SIDE
 from fpkit.extractor import POOLING, Extractor, pool
 from fpkit.images import grid_crops
 from fpkit.procedural import procedural_images
@@ -249,7 +250,7 @@ def _difference(extractor: Extractor, content: bytes, image: Tensor) -> float:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    crops = grid_crops(image, size=extractor.config.crop)
+    crops = grid_crops(image, size=extractor.config.crop, grid=CROPS_PER_SIDE)
     units, embedding = session.run(None, {"crops": crops.numpy()})
     with torch.no_grad():
         expected = functional.normalize(extractor(crops)).numpy()

@@ -6,6 +6,7 @@ import torch
 
 from fpkit import onnx_export
 from fpkit.cli import main
+from fpkit.embedder import CROPS_PER_SIDE
 from fpkit.extractor import Extractor, ExtractorConfig, load_extractor
 from fpkit.images import grid_crops
 from fpkit.onnx_export import PlainMaps, circular_means, dft_matrices, export_onnx
@@ -87,7 +88,9 @@ def test_any_number_of_crops_gives_what_torch_gives(extractor, session, count):
 
 def test_crops_of_one_image_give_its_embedding(extractor, session):
     image = procedural_images(1, 80, seed=6)[0]
-    units, embedding = session.run(None, {"crops": grid_crops(image, size=32).numpy()})
+    units, embedding = session.run(
+        None, {"crops": grid_crops(image, size=32, grid=CROPS_PER_SIDE).numpy()}
+    )
     np.testing.assert_allclose(embedding, extractor.embed([image])[0].numpy(), atol=1e-5)
     # by hand, as a user would for many images at once
     cohort = np.array(json.loads(session.get_modelmeta().custom_metadata_map["cohort"]))
