@@ -9,11 +9,13 @@
 
 from fpkit.arch import AXES, EXTENDED, PAPER, ArchSpace, ArchSpec, model_id
 from fpkit.bench import bench
+from fpkit.coherence import spectral_coherence
 from fpkit.decoders import RandomDecoder
 from fpkit.encoder import load_encoder
 from fpkit.extractor import Extractor, ExtractorConfig, load_extractor
 from fpkit.gallery import Gallery, Identification, verify
 from fpkit.images import ImageReadError, grid_crops, list_models, read_image, read_images
+from fpkit.matching import match_spectrum
 from fpkit.metrics import coverage, diversity, ffd
 from fpkit.procedural import procedural_images
 from fpkit.realworld import real_fingerprints
@@ -71,6 +73,7 @@ __all__ = [
     "list_models",
     "load_encoder",
     "load_extractor",
+    "match_spectrum",
     "model_id",
     "power_spectrum",
     "preset_plan",
@@ -80,6 +83,7 @@ __all__ = [
     "read_images",
     "real_fingerprints",
     "residual",
+    "spectral_coherence",
     "synthesize",
     "synthesize_stack",
     "to_db",

@@ -2,8 +2,8 @@
 
 Upsampling by 2 repeats the spectrum, so what an image holds at a frequency, it holds again half a
 cycle/pixel further on, filtered otherwise. A power spectrum shows how MUCH there is at either
-place; the coherence of the two shows that they are COPIES, whatever the picture shows. Photographs
-have none. Whole decoders that enlarge by 4 or 8 give copies at quarters and eighths.
+place; the coherence of the two shows that they are COPIES, whatever the picture shows. A scene
+by itself has none. Decoders that enlarge by 4 or 8 give copies at quarters and eighths as well.
 """
 
 from __future__ import annotations
