@@ -43,9 +43,9 @@ def data_dir() -> Path:
     )
 
 
-def extractor_path() -> Path:
-    """Folder of the shipped extractor: weights and model card. Raises FileNotFoundError."""
-    return _part("extractor")
+def extractor_path(*, small: bool = False) -> Path:
+    """Folder of a shipped extractor: weights and model card. Raises FileNotFoundError."""
+    return _part("extractor-small" if small else "extractor")
 
 
 def zoo_path() -> Path:

@@ -120,7 +120,7 @@ def _extractor(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--extractor",
         metavar="FOLDER",
-        help="a trained extractor instead of the one that comes with fpkit",
+        help="another extractor: a folder, or small for the smaller one that ships",
     )
     _device(parser)
 
@@ -174,6 +174,7 @@ def _train(verbs: Verbs) -> None:
     add("--preset", choices=get_args(TrainPreset), default="default", help=what)
     add("--steps", type=int, help=f"({defaults.steps})")
     add("--initial", metavar="DIR", help="begin with the weights of this extractor")
+    add("--teacher", metavar="DIR", help="learn this extractor's embeddings (loss teacher)")
     add("--resume", action="store_true", help="go on from the checkpoint in DIR")
     add("--loss", choices=get_args(Loss), help=f"({defaults.loss})")
     add("--models", type=int, help=f"per batch ({stream.models})")

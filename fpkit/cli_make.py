@@ -107,6 +107,7 @@ def train(arguments: argparse.Namespace) -> int:
         sources=Sources(arguments.photos, procedural=arguments.procedural),
         out=arguments.out,
         initial=arguments.initial,
+        teacher=arguments.teacher,
         resume=arguments.resume,
         device=checked_device(arguments.device),
         progress=sys.stderr.isatty(),
@@ -145,7 +146,7 @@ def _train_config(arguments: argparse.Namespace) -> TrainConfig:
 def _command(arguments: argparse.Namespace, config: TrainConfig) -> str:
     """The command that repeats a training, for the model card: names of files, not their places."""
     words = ["fpkit", "train"]
-    for name in ("zoo", "photos", "out"):
+    for name in ("zoo", "photos", "initial", "teacher", "out"):
         if getattr(arguments, name) is not None:
             words += [f"--{name}", Path(getattr(arguments, name)).name]
     words += ["--procedural", str(arguments.procedural), "--preset", arguments.preset]

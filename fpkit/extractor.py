@@ -223,7 +223,7 @@ def load_extractor(
     ----------
     path : str or Path, optional
         A folder with ``extractor.safetensors`` and ``extractor.json``; by default the weights
-        that come with fpkit.
+        that come with fpkit, with ``"small"`` its smaller and faster ones.
     device : str or torch.device
 
     Raises
@@ -233,7 +233,8 @@ def load_extractor(
     ValueError
         If the file is damaged or holds something else.
     """
-    folder = extractor_path() if path is None else Path(path)
+    shipped = path is None or path == "small"
+    folder = extractor_path(small=path == "small") if shipped else Path(str(path))
     file = folder / WEIGHTS
     if not file.is_file():
         raise FileNotFoundError(f"{folder} holds no extractor: expected {file}")

@@ -37,6 +37,8 @@ class Learner:
     device : torch.device
     ranks : Ranks
         The processes that share every batch.
+    teacher : Extractor or PaperExtractor, optional
+        Whose embeddings to learn, with the loss ``"teacher"``; it must see the same maps.
 
     Attributes
     ----------
@@ -51,8 +53,15 @@ class Learner:
         classes: int,
         device: torch.device,
         ranks: Ranks,
+        teacher: Extractor | PaperExtractor | None = None,
     ) -> None:
+        if (teacher is None) == (config.loss == "teacher"):
+            raise ValueError(
+                f"a teacher goes with the loss 'teacher', got loss {config.loss!r} with "
+                f"{'no teacher' if teacher is None else 'a teacher'}"
+            )
         self.config = config
+        self.teacher = None if teacher is None else teacher.to(device).eval()
         self.synthesis = synthesis
         self.device = device
         self.ranks = ranks
@@ -69,8 +78,13 @@ class Learner:
         )
 
     def measure(self, stream: FingerprintStream, batches: int = 8) -> None:
-        """Let the extractor measure what it standardises its maps by, on the first batches."""
-        if self.ranks.first and isinstance(self.extractor, Extractor):
+        """Let the extractor measure what it standardises its maps by, on the first batches.
+
+        One with a teacher takes over the teacher's, so that both see the same.
+        """
+        if isinstance(self.teacher, Extractor) and isinstance(self.extractor, Extractor):
+            self.extractor.standardise.load_state_dict(self.teacher.standardise.state_dict())
+        elif self.ranks.first and isinstance(self.extractor, Extractor):
             crops = (stream[index][0].to(self.device) for index in range(batches))
             maps = zip(*(self.extractor.maps(part) for part in crops), strict=True)
             self.extractor.measure([torch.cat(level) for level in maps])
@@ -109,7 +123,14 @@ class Learner:
             self.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"
         ):
             raw = self.extractor.encode(maps)
-        loss = self.loss(ranks.gather(raw.float()), ranks.gather(labels.to(self.device)))
+            if self.teacher is not None:
+                with torch.no_grad():
+                    target = self.teacher.encode(maps)
+        if self.teacher is None:
+            loss = self.loss(ranks.gather(raw.float()), ranks.gather(labels.to(self.device)))
+        else:
+            both = (ranks.gather(x.float()) for x in (raw, target))
+            loss = 1 - functional.cosine_similarity(*both).mean()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         # the classifier saw the embeddings of all ranks: its gradient is whole already

@@ -8,8 +8,8 @@ from fpkit.paper import PaperConfig
 from fpkit.stream import StreamConfig
 from fpkit.synthesis import Precision
 
-Loss = Literal["contrastive", "ce+triplet"]
-TrainPreset = Literal["default", "paper"]
+Loss = Literal["contrastive", "ce+triplet", "teacher"]
+TrainPreset = Literal["default", "small", "paper"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,12 +17,12 @@ class TrainConfig:
     """How to train.
 
     ``loss`` is supervised contrastive, or the paper's cross-entropy over the zoo's models plus
-    batch-hard triplet, weights 1:1. ``held_out_share`` of the zoo's ARCHITECTURES never enter
-    training: validation, the threshold and nothing else comes from them. Zoo models whose residual
-    exceeds ``max_residual`` are left out. The learning rate rises linearly over ``warmup`` steps,
-    stays, and falls linearly to zero over the last ``decay`` of the steps: until the fall begins,
-    a training can be resumed with more ``steps`` or fewer. The class of ``extractor`` says which
-    kind of network is trained.
+    batch-hard triplet, weights 1:1, or one minus the cosine to a teacher's embedding of the crop.
+    ``held_out_share`` of the zoo's ARCHITECTURES never enter training: validation, the threshold
+    and nothing else comes from them. Zoo models whose residual exceeds ``max_residual`` are left
+    out. The learning rate rises linearly over ``warmup`` steps, stays, and falls linearly to zero
+    over the last ``decay`` of the steps: until the fall begins, a training can be resumed with
+    more ``steps`` or fewer. The class of ``extractor`` says which kind of network is trained.
     """
 
     steps: int = 4000
@@ -67,8 +67,9 @@ def train_preset(name: TrainPreset) -> TrainConfig:
 
     Parameters
     ----------
-    name : {"default", "paper"}
-        ``"default"`` is what fpkit ships. ``"paper"`` follows Yang et al. 2025: DnCNN residual,
+    name : {"default", "small", "paper"}
+        ``"default"`` is what fpkit ships. ``"small"`` has a sixth of its weights and learns from
+        it as a teacher. ``"paper"`` follows Yang et al. 2025: DnCNN residual,
         magnitude of the 2-D DFT and ResNet-50 (:class:`fpkit.paper.PaperExtractor`),
         cross-entropy over the zoo's models and batch-hard triplet loss with a margin of 0.3,
         AdamW at 1e-4, batches of 200, models of a zoo alone, images as they are.
@@ -81,14 +82,25 @@ def train_preset(name: TrainPreset) -> TrainConfig:
     a training of any length ends with a small one; the denoiser is another DnCNN of 17 layers,
     whose licence is free.
     """
+    stream = StreamConfig(encoder="both", space="both")
     if name == "default":
-        return TrainConfig()
+        return TrainConfig(stream=stream)
+    if name == "small":
+        small = ExtractorConfig(widths=(32, 48, 64))
+        return TrainConfig(loss="teacher", learning_rate=2e-3, stream=stream, extractor=small)
     if name == "paper":
         return TrainConfig(
             loss="ce+triplet",
             learning_rate=1e-4,
             weight_decay=0.01,  # AdamW's own; the paper names none
-            stream=StreamConfig(models=50, images=4, random_share=0.0, jpeg_share=0.0),
+            stream=StreamConfig(
+                models=50,
+                images=4,
+                random_share=0.0,
+                jpeg_share=0.0,
+                matched_share=0.0,
+                off_grid_share=1.0,
+            ),
             extractor=PaperConfig(),
         )
     raise ValueError(f"preset must be one of {get_args(TrainPreset)}, got {name!r}")

@@ -53,6 +53,7 @@ def train(
     zoo: Zoo | None = None,
     synthesizer: Synthesizer | None = None,
     initial: str | Path | None = None,
+    teacher: str | Path | None = None,
     resume: bool = True,
     device: str | torch.device = "cpu",
     stop_after: int | None = None,
@@ -80,6 +81,9 @@ def train(
         are not held out.
     initial : str or Path, optional
         Folder of an extractor of the same shape, whose weights and standardisation to begin with.
+    teacher : str or Path, optional
+        Folder of an extractor that sees the same, for the loss ``"teacher"``: the new one learns
+        its embeddings.
     resume : bool
         Go on from the checkpoint in `out`, if there is one; the result is the same as that of
         an undisturbed run. Without it, a checkpoint there is an error.
@@ -110,6 +114,7 @@ def train(
             zoo=zoo,
             synthesizer=synthesizer,
             initial=None if initial is None else load_extractor(initial),
+            teacher=None if teacher is None else load_extractor(teacher),
             resume=resume,
             device=device,
             stop_after=stop_after,
@@ -126,6 +131,7 @@ def _train(
     zoo: Zoo | None,
     synthesizer: Synthesizer | None,
     initial: Extractor | PaperExtractor | None,
+    teacher: Extractor | PaperExtractor | None,
     resume: bool,
     device: torch.device,
     stop_after: int | None,
@@ -158,6 +164,7 @@ def _train(
         classes=synthesizer.classes,
         device=device,
         ranks=ranks,
+        teacher=teacher,
     )
     log: list[Row] = []
     start, seconds = 0, 0.0
@@ -238,6 +245,7 @@ def _train(
             else {"models": len(zoo), "trained_on": len(training_ids), "source": zoo.source},
             "held_out_architectures": sorted({name.split("/")[0] for name in held_out}),
             "initial": None if initial is None else initial.hash,
+            "teacher": None if teacher is None else teacher.hash,
             "config": asdict(config),
             "verification": validate(extractor, *validation),
             "curve": [row for row in log if len(row) > 3 or row["step"] % 100 == 0],

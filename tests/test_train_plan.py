@@ -7,6 +7,7 @@ from fpkit.cli import build_parser, main
 from fpkit.cli_make import _command, _train_config
 from fpkit.extractor import ExtractorConfig, build_extractor
 from fpkit.paper import PaperConfig
+from fpkit.stream import StreamConfig
 from fpkit.train_plan import TrainConfig, train_preset
 from fpkit.training import split_zoo
 from fpkit.zoo import Zoo
@@ -28,13 +29,21 @@ def test_the_paper_s_plan():
     )
 
 
-def test_the_default_plan_is_the_default():
-    assert train_preset("default") == TrainConfig()
+def test_the_default_plan_and_its_small_pupil():
+    plan = train_preset("default")
+    assert replace(plan, stream=StreamConfig()) == TrainConfig()
+    assert (plan.stream.encoder, plan.stream.space) == ("both", "both")
+    small = train_preset("small")
+    assert small.loss == "teacher" and small.stream == plan.stream
+    sizes = [
+        sum(p.numel() for p in build_extractor(x.extractor).parameters()) for x in (plan, small)
+    ]
+    assert sizes[1] < sizes[0] / 5
     with pytest.raises(ValueError, match="preset must be one of"):
         train_preset("best")
 
 
-@pytest.mark.parametrize("name", ["default", "paper"])
+@pytest.mark.parametrize("name", ["default", "small", "paper"])
 def test_options_change_single_parts_of_a_preset(name):
     preset = train_preset(name)
     assert _train_config(parsed("--preset", name)) == preset
@@ -43,7 +52,7 @@ def test_options_change_single_parts_of_a_preset(name):
     assert _train_config(changed) == replace(preset, steps=7, stream=stream)
 
 
-@pytest.mark.parametrize("name", ["default", "paper"])
+@pytest.mark.parametrize("name", ["default", "small", "paper"])
 def test_the_command_on_the_card_repeats_the_plan(name):
     arguments = parsed("--preset", name, "--seed", "3", "--precision", "bfloat16")
     config = _train_config(arguments)

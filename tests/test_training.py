@@ -329,3 +329,25 @@ def test_matched_models_come_near_their_sources(sources):
         levels = crops * 255
         torch.testing.assert_close(levels, levels.round(), atol=1e-3, rtol=0)
     assert spread[1] < 0.8 * spread[0]
+
+
+def test_a_small_extractor_learns_from_a_teacher(zoo, sources, tmp_path):
+    options = {"zoo": zoo, "sources": sources, "progress": False}
+    teacher = train(replace(CONFIG, steps=2), out=tmp_path / "teacher", **options)
+    config = replace(
+        CONFIG,
+        steps=40,
+        loss="teacher",
+        learning_rate=5e-3,
+        extractor=replace(CONFIG.extractor, widths=(4, 4)),
+    )
+    pupil = train(config, out=tmp_path / "pupil", teacher=tmp_path / "teacher", **options)
+    lines = (tmp_path / "pupil" / "log.jsonl").read_text().splitlines()
+    losses = [json.loads(line)["loss"] for line in lines]
+    assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
+    assert pupil.card["teacher"] == teacher.hash
+    assert torch.equal(pupil.standardise[1].std, teacher.standardise[1].std)
+    with pytest.raises(ValueError, match="got loss 'contrastive' with a teacher"):
+        train(CONFIG, out=tmp_path / "other", teacher=tmp_path / "teacher", **options)
+    with pytest.raises(ValueError, match="got loss 'teacher' with no teacher"):
+        train(config, out=tmp_path / "none", **options)
