@@ -78,7 +78,8 @@ def bench(
         ``enrolled`` (fewest and most images enrolled per model, by k), ``skipped``, ``notes``,
         and ``methods``: per method ``identification``, ``auc``, ``eer``, ``tar_at_far_0.01``,
         ``auc_within_content``, ``ci95`` (of these four), ``by_family`` (``models`` and
-        ``identification`` of the probes of a family), ``per_model`` (recall by k), ``open_set``
+        ``identification`` of the probes of a family), ``per_model`` (recall by k), ``taken_for``
+        (by model, the others that got most of its probes at k = 10, and which share), ``open_set``
         (see :func:`fpkit.openset.open_set`), ``degraded`` (by name, see
         :func:`fpkit.protocol.degraded_figures`), ``seconds_per_image`` (median, features only,
         after loading) and ``by_format`` with the same keys for the models, galleries, probes and

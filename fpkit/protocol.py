@@ -150,7 +150,7 @@ class Views:
 
 
 def figures(plan: Plan, views: Views) -> Result:
-    """Identification, verification, recall by family and by model."""
+    """Identification, verification, recall by family and by model, and who is taken for whom."""
     recalls, identification = _identifications(plan, views)
     return {
         "identification": identification,
@@ -161,6 +161,7 @@ def figures(plan: Plan, views: Views) -> Result:
             for j, name in enumerate(plan.models)
             if all(np.isfinite(recall[j]) for recall in recalls.values())
         },
+        "taken_for": _taken_for(plan, views),
     }
 
 
@@ -225,6 +226,35 @@ def _identify(plan: Plan, views: Views, shots: int) -> dict[str, FloatArray]:
     return {
         kind: np.divide(total, asked, out=missing.copy(), where=asked > 0)
         for kind, total in totals.items()
+    }
+
+
+def _taken_for(plan: Plan, views: Views, most: int = 3) -> Result:
+    """Per model up to three others that its probes were given to most, at the most shots.
+
+    Each with the share of the probes of all draws; kin are no candidates.
+    """
+    models = len(plan.models)
+    rivals = plan.decoder[:, None] != plan.decoder[None, :]
+    rivals |= np.eye(models, dtype=bool)
+    counts = np.zeros((models, models))
+    for templates, probes in plan.galleries(views.enrolled, max(SHOTS)):
+        probes = probes[views.usable[probes]]
+        if not probes.size:
+            continue
+        truth = plan.model[probes]
+        scores = centred_scores(views.asked[probes], templates, prior=views.prior)
+        given = np.where(rivals[truth], scores, -np.inf).argmax(axis=1)
+        np.add.at(counts, (truth, given), 1)
+    asked = counts.sum(axis=1)
+    np.fill_diagonal(counts, 0)
+    return {
+        plan.models[j]: {
+            plan.models[other]: float(counts[j, other] / asked[j])
+            for other in np.argsort(-counts[j], kind="stable")[:most]
+            if counts[j, other]
+        }
+        for j in np.flatnonzero(asked)
     }
 
 

@@ -79,12 +79,15 @@ def test_a_perfect_method_is_perfect(tmp_path):
         assert entry["mean"] == 1.0 and entry["ci95"] == [1.0, 1.0]
     assert (figures["auc"], figures["eer"], figures["tar_at_far_0.01"]) == (1.0, 0.0, 1.0)
     assert figures["per_model"] == {m: {"1": 1.0, "5": 1.0, "10": 1.0} for m in "abc"}
+    assert figures["taken_for"] == {m: {} for m in "abc"}
     assert (result["models"], result["images"]) == (3, 12)
 
 
 def test_a_method_that_sees_nothing_is_at_chance(tmp_path):
     tree = make_tree(tmp_path, {name: (0, 4) for name in "abcd"})
     figures = run(tree, ConstantMethod())["methods"]["constant"]
+    # all templates are the same, so the first gets every probe
+    assert figures["taken_for"] == {"a": {}, **{m: {"a": 1.0} for m in "bcd"}}
     assert figures["identification"]["1"]["mean"] == 0.25
     assert figures["auc"] == figures["eer"] == 0.5 and figures["tar_at_far_0.01"] == 0.0
 
