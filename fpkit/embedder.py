@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -78,8 +78,13 @@ class Embedder(nn.Module):
             raise ValueError(f"crops must be (n, 3, {size}, {size}), got {tuple(crops.shape)}")
 
     def forward(self, crops: Tensor) -> Tensor:
-        """Crops (n, 3, crop, crop) in [0, 1] -> raw embeddings (n, dim), not normalised."""
-        result: Tensor = self.encode(self.maps(crops))
+        """Crops (n, 3, crop, crop) in [0, 1] -> raw embeddings (n, dim), not normalised.
+
+        Under autocast the network runs in lower precision; spectra never do.
+        """
+        with torch.autocast(crops.device.type, enabled=False):
+            maps = self.maps(crops)
+        result: Tensor = self.encode(maps)
         return result
 
     @torch.no_grad()
@@ -89,6 +94,7 @@ class Embedder(nn.Module):
         *,
         grid: int = CROPS_PER_SIDE,
         batch: int = 128,
+        precision: Literal["float32", "bfloat16"] = "float32",
     ) -> Tensor:
         """Embeddings of images of any size.
 
@@ -100,6 +106,9 @@ class Embedder(nn.Module):
             Crops along each side at most, see :func:`fpkit.images.grid_crops`.
         batch : int
             Crops that pass through the network at once.
+        precision : {"float32", "bfloat16"}
+            Of the network's arithmetic. bfloat16 is faster where the hardware has it, and moves
+            scores by about 0.01.
 
         Returns
         -------
@@ -119,7 +128,9 @@ class Embedder(nn.Module):
             return torch.zeros(0, self.dim)
         device = self.cohort.device
         flat = torch.cat(crops).split(batch)
-        raw = torch.cat([functional.normalize(self(part.to(device))) for part in flat])
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            units = [functional.normalize(self(part.to(device)).float()) for part in flat]
+        raw = torch.cat(units)
         means = [part.mean(0) for part in raw.split([len(c) for c in crops])]
         return functional.normalize(torch.stack(means) - self.cohort).cpu()
 

@@ -3,8 +3,10 @@ import json
 import pytest
 import torch
 
+from fpkit.coherence import FLOOR, spectral_coherence
 from fpkit.extractor import Extractor, ExtractorConfig, load_extractor
 from fpkit.procedural import procedural_images
+from fpkit.spectrum import power_spectrum
 
 SMALL = ExtractorConfig(crop=32, widths=(8, 8), dim=6, positions=2)
 
@@ -109,3 +111,27 @@ def test_shipped_extractor_comes_with_its_card():
     assert extractor.card["verification"]["auc"] > 0.8
     json.dumps(extractor.card, allow_nan=False)
     assert extractor.embed([torch.rand(3, 256, 256)]).shape == (1, extractor.dim)
+
+
+def test_lower_precision_moves_scores_a_little_and_spectra_not_at_all(extractor, images):
+    with torch.autocast("cpu", torch.bfloat16):
+        lower = extractor(images[:, :, :32, :32])
+    assert lower.dtype == torch.bfloat16
+    torch.testing.assert_close(
+        lower.float(), extractor(images[:, :, :32, :32]), atol=0.05, rtol=0.1
+    )
+    scores = (extractor.embed(images, precision="bfloat16") * extractor.embed(images)).sum(1)
+    assert (scores > 0.999).all() and (scores < 0.9999999).any()
+
+
+def test_maps_are_what_they_say(extractor, images):
+    crops = images[:, :, 8:40, 8:40]
+    fine, coarse = extractor.maps(crops)
+    assert fine.shape == (5, 5, 16, 9) and coarse.shape == (5, 38, 8, 5)
+    power = power_spectrum(crops - crops.mean((2, 3), keepdim=True), centred=False)
+    power = torch.fft.fftshift(power[..., :17], dim=-2)
+    # the bin of row 6, column 3 is the middle of 3 x 3 bins from row 11, column 5 on
+    expected = (power[:, :, 11:14, 5:8].mean((2, 3)) + FLOOR).log()
+    torch.testing.assert_close(fine[:, :3, 6, 3], expected, atol=1e-4, rtol=0)
+    luminance = torch.fft.rfft2((crops - crops.mean((2, 3), keepdim=True)) * extractor.window)
+    torch.testing.assert_close(coarse[:, 5:], spectral_coherence(luminance.sum(1)))
