@@ -123,14 +123,19 @@ def _summary(verbs: Verbs) -> None:
         example="fpkit zoo summary",
     )
     parser.add_argument("zoo", nargs="?", metavar="DIR", help="default: the zoo of fpkit")
+    parser.add_argument("--json", action="store_true", help="print JSON, for machines")
 
 
 def print_summary(arguments: argparse.Namespace) -> int:
     """Sum a zoo up."""
     from fpkit.zoo import Zoo
-    from fpkit.zoo_build import summary
+    from fpkit.zoo_build import summary, zoo_figures
 
-    print(summary(Zoo.load(arguments.zoo)))
+    zoo = Zoo.load(arguments.zoo)
+    if arguments.json:
+        print_json({"zoo": str(zoo.path)} | zoo_figures(zoo))
+    else:
+        print(summary(zoo))
     return 0
 
 

@@ -148,17 +148,28 @@ def build_zoo(
         return Zoo.load(out)
 
 
+def zoo_figures(zoo: Zoo) -> dict[str, float | None]:
+    """How many models and architectures, how many reached eta, and medians, None without models."""
+    entries = zoo.entries
+    return {
+        "models": len(entries),
+        "architectures": len({entry["arch_id"] for entry in entries}),
+        "megabytes": sum((zoo.path / entry["file"]).stat().st_size for entry in entries) / 1e6,
+        "reached": sum(entry["reached"] for entry in entries),
+        "residual": median(entry["residual"] for entry in entries) if entries else None,
+        "steps": median(entry["steps"] for entry in entries) if entries else None,
+    }
+
+
 def summary(zoo: Zoo) -> str:
-    """How many models and architectures, how many reached eta, and the median residual."""
+    """:func:`zoo_figures` in a sentence."""
     if not len(zoo):
         return f"no models in {zoo.path}"
-    reached = sum(entry["reached"] for entry in zoo.entries)
-    archs = len({entry["arch_id"] for entry in zoo.entries})
-    size = sum((zoo.path / entry["file"]).stat().st_size for entry in zoo.entries)
-    residual, steps = (median(entry[key] for entry in zoo.entries) for key in ("residual", "steps"))
+    of = zoo_figures(zoo)
     return (
-        f"{len(zoo)} models of {archs} architectures in {zoo.path}, {size / 1e6:.1f} MB; "
-        f"{reached} reached eta; medians: residual {residual:.4f}, {steps:.0f} steps"
+        f"{of['models']} models of {of['architectures']} architectures in {zoo.path}, "
+        f"{of['megabytes']:.1f} MB; {of['reached']} reached eta; medians: residual "
+        f"{of['residual']:.4f}, {of['steps']:.0f} steps"
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from fpkit.arch import AXES, ArchSpec
+from fpkit.cli import main
 from fpkit.procedural import procedural_images
 from fpkit.zoo import Zoo
 from fpkit.zoo_build import build_zoo, summary, training_images
@@ -39,10 +40,14 @@ def contents(folder):
     return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != "times.jsonl"}
 
 
-def test_it_builds_what_the_plan_says(whole):
+def test_it_builds_what_the_plan_says(whole, capsys):
     assert whole.model_ids == PLAN.model_ids and len(whole) == 4
     assert whole.recipe["archs"] == list(ARCHS[:2]) and whole.recipe["max_steps"] == 3
     assert "4 models of 2 architectures" in summary(whole)
+    assert main(["zoo", "summary", str(whole.path), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["models"], printed["architectures"]) == (4, 2)
+    assert f"{printed['residual']:.4f}" in summary(whole)
     assert all(entry["steps"] == 3 for entry in whole.entries)
     times = [json.loads(line) for line in (whole.path / "times.jsonl").read_text().splitlines()]
     assert [line["arch_id"] for line in times] == list(ARCHS[:2])
