@@ -125,6 +125,17 @@ def _variants() -> dict[str, Variant]:
         "double widths": row("network", widths=(48, 96, 192)),
         "no positions": row("network", positions=0),
         "ResNet-50, width 32": row("network", resnet=True),
+        "the paper's choices together, without its denoiser": row(
+            "network",
+            front=FrontEnd(scale="magnitude", window=False),
+            keep="power",
+            positions=0,
+            standardise=False,
+            resnet=True,
+            loss="ce+triplet",
+            models="paper",
+            recipe=Recipe(jpeg_share=0, off_grid_share=1),
+        ),
         "crop 64": row("crop", recipe=Recipe(crop=64)),
         "crop 96": row("crop", recipe=Recipe(crop=96)),
     }
