@@ -11,12 +11,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from fpkit.assets import write_text_atomic
 from fpkit.distributed import Ranks, joined_ranks, rank_device
-from fpkit.extractor import Extractor, load_extractor
+from fpkit.embedder import WEIGHTS
+from fpkit.extractor import Extractor, build_extractor, load_extractor
 from fpkit.learner import Learner, Row
 from fpkit.paper import PaperExtractor
 from fpkit.stream import FingerprintStream, Sources
@@ -80,7 +83,8 @@ def train(
         The models to train on; by default what ``config.stream`` says, with the zoo's models that
         are not held out.
     initial : str or Path, optional
-        Folder of an extractor of the same shape, whose weights and standardisation to begin with.
+        Folder of an extractor of the same shape, whose weights and standardisation to begin with;
+        the checkpoint of a training that was stopped will do.
     teacher : str or Path, optional
         Folder of an extractor that sees the same, for the loss ``"teacher"``: the new one learns
         its embeddings.
@@ -113,7 +117,7 @@ def train(
             out=Path(out),
             zoo=zoo,
             synthesizer=synthesizer,
-            initial=None if initial is None else load_extractor(initial),
+            initial=None if initial is None else _begun(Path(initial), config),
             teacher=None if teacher is None else load_extractor(teacher),
             resume=resume,
             device=device,
@@ -252,6 +256,24 @@ def _train(
         }
         extractor.save(out)
     ranks.copy_from_first(extractor)
+    return extractor
+
+
+def _begun(folder: Path, config: TrainConfig) -> Extractor | PaperExtractor:
+    """The extractor in a folder, or as far as its checkpoint had come."""
+    if (folder / WEIGHTS).is_file() or not (folder / CHECKPOINT).is_file():
+        return load_extractor(folder)
+    extractor = build_extractor(config.extractor)
+    prefix = "extractor."
+    try:
+        tensors = load_file(folder / CHECKPOINT)
+        extractor.load_state_dict(
+            {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        )
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(
+            f"{folder / CHECKPOINT} is no checkpoint of a {config.extractor}: {error}"
+        ) from error
     return extractor
 
 

@@ -313,9 +313,14 @@ def test_a_training_can_begin_with_another_extractor(zoo, sources, tmp_path):
     assert torch.equal(second.head.weight, first.head.weight)
     assert torch.equal(second.standardise[0].mean, first.standardise[0].mean)
     assert second.card["initial"] == first.hash and first.card["initial"] is None
+    (tmp_path / "first" / "extractor.safetensors").unlink()  # as one that was stopped
+    third = train(later, out=tmp_path / "third", initial=tmp_path / "first", **options)
+    assert third.hash == second.hash
     wider = replace(config, extractor=replace(CONFIG.extractor, dim=9))
     with pytest.raises(ValueError, match="take one of the same shape"):
-        train(wider, out=tmp_path / "third", initial=tmp_path / "first", **options)
+        train(wider, out=tmp_path / "fourth", initial=tmp_path / "second", **options)
+    with pytest.raises(ValueError, match="is no checkpoint of a"):
+        train(wider, out=tmp_path / "fourth", initial=tmp_path / "first", **options)
 
 
 def test_matched_models_come_near_their_sources(sources):
