@@ -224,7 +224,7 @@ def spectra(crops: Tensor, front: FrontEnd) -> list[Tensor]:
         return levels
     centred = crops - crops.mean((-2, -1), keepdim=True)
     fourier = torch.fft.rfft2(centred * extractor.window)
-    planes = torch.einsum("oc,nchw->nohw", extractor.colour.to(fourier.dtype), fourier)
+    planes = torch.einsum("oc,nchw->nohw", torch.tensor(COLOUR, dtype=fourier.dtype), fourier)
     power = planes.abs().square()
     if front.scale == "autocorrelation":
         lags = torch.fft.irfft2(torch.log(power + FLOOR))

@@ -128,7 +128,6 @@ class Extractor(Embedder):
         super().__init__(dim=config.dim)
         self.config = config
         size = self.config.crop
-        self.register_buffer("colour", torch.tensor(COLOUR, dtype=torch.float32), persistent=False)
         window = torch.hann_window(size, dtype=torch.float64)
         window = torch.outer(window, window)
         window = (window / window.square().sum().sqrt()).float()
@@ -169,9 +168,7 @@ class Extractor(Embedder):
         x = noise_residual(crops, method=self.config.residual)
         fourier = torch.fft.rfft2(x * self.window)
         coherence = spectral_coherence(fourier.sum(1))
-        planes = torch.view_as_real(fourier).flatten(2)  # colour differences: the FFT is linear
-        planes = (self.colour @ planes).unflatten(2, (*fourier.shape[2:], 2))
-        power = torch.fft.fftshift(planes.square().sum(-1), dim=-2)
+        power = torch.fft.fftshift(_colour_power(fourier), dim=-2)
         levels = [torch.log(pool(power, width, stride) + FLOOR) for width, stride in POOLING]
         levels[-1] = torch.cat([levels[-1], coherence], 1)
         return levels
@@ -190,6 +187,19 @@ class Extractor(Embedder):
             x = stage(x.contiguous(memory_format=torch.channels_last))
         result: Tensor = self.head(x.flatten(1))
         return result
+
+
+def _colour_power(fourier: Tensor) -> Tensor:
+    """Power of the channels and of their differences, rows of `COLOUR`: the FFT is linear."""
+    channels = list(zip(fourier.real.unbind(1), fourier.imag.unbind(1), strict=True))
+    power = fourier.real.new_empty(len(fourier), len(COLOUR), *fourier.shape[2:])
+    for weights, plane in zip(COLOUR, power.unbind(1), strict=True):
+        real, imaginary = channels[weights.index(1)]
+        if -1 in weights:
+            less = channels[weights.index(-1)]
+            real, imaginary = real - less[0], imaginary - less[1]
+        torch.mul(real, real, out=plane).addcmul_(imaginary, imaginary)
+    return power
 
 
 def pool(maps: Tensor, width: int, stride: int) -> Tensor:

@@ -25,7 +25,7 @@ from torch.nn import functional
 from fpkit.assets import write_bytes_atomic
 from fpkit.coherence import CYCLIC, EDGE, FLOOR, STRIDE
 from fpkit.embedder import CROPS_PER_SIDE
-from fpkit.extractor import POOLING, Extractor, pool
+from fpkit.extractor import COLOUR, POOLING, Extractor, pool
 from fpkit.images import grid_crops
 from fpkit.procedural import procedural_images
 from fpkit.residual import residual as noise_residual
@@ -59,6 +59,7 @@ class PlainMaps(nn.Module):
 
     cosines: Tensor
     sines: Tensor
+    colour: Tensor
     means: Tensor
 
     def __init__(self, extractor: Extractor) -> None:
@@ -67,6 +68,7 @@ class PlainMaps(nn.Module):
         cosines, sines = dft_matrices(extractor.config.crop)
         self.register_buffer("cosines", cosines)
         self.register_buffer("sines", sines)
+        self.register_buffer("colour", torch.tensor(COLOUR, dtype=torch.float32))
         self.register_buffer("means", circular_means(extractor.config.crop))
 
     def forward(self, crops: Tensor) -> list[Tensor]:
@@ -83,7 +85,7 @@ class PlainMaps(nn.Module):
     def _colour(self, planes: Tensor) -> Tensor:
         """(n, 3, s, s) to the half planes (n, 5, s, s / 2 + 1) of channels and differences."""
         half = planes[..., : planes.shape[-1] // 2 + 1]
-        return torch.einsum("oc,nchw->nohw", self.extractor.colour, half)
+        return torch.einsum("oc,nchw->nohw", self.colour, half)
 
     def _coherence(self, real: Tensor, imaginary: Tensor) -> Tensor:
         """As :func:`fpkit.coherence.spectral_coherence`, from whole planes (n, s, s)."""

@@ -3,6 +3,7 @@ import json
 import pytest
 import torch
 
+from fpkit.assets import extractor_path
 from fpkit.coherence import FLOOR, spectral_coherence
 from fpkit.extractor import Extractor, ExtractorConfig, load_extractor
 from fpkit.procedural import procedural_images
@@ -135,3 +136,14 @@ def test_maps_are_what_they_say(extractor, images):
     torch.testing.assert_close(fine[:, :3, 6, 3], expected, atol=1e-4, rtol=0)
     luminance = torch.fft.rfft2((crops - crops.mean((2, 3), keepdim=True)) * extractor.window)
     torch.testing.assert_close(coarse[:, 5:], spectral_coherence(luminance.sum(1)))
+
+
+def test_the_small_extractor_that_ships_is_small_and_follows_its_teacher():
+    small, large = load_extractor("small"), load_extractor()
+    assert (extractor_path(small=True) / "extractor.safetensors").stat().st_size <= 3e6
+    assert small.card["teacher"] == large.hash and small.card["verification"]["auc"] > 0.9
+    images = procedural_images(6, 160, seed=3)
+    ours, theirs = (e.embed(images) @ e.embed(images).T for e in (small, large))
+    upper = torch.ones(6, 6).triu(1).bool()
+    both = torch.stack([ours[upper], theirs[upper]])
+    assert torch.corrcoef(both)[0, 1] > 0.8
