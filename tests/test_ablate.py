@@ -236,6 +236,7 @@ def test_variants_change_one_thing():
     about = {"group", "against", "tests"}
     more = {"level at full resolution added": 2, "small default": 3, "DnCNN": 4}
     more |= {"memory bank, last quarter": 2}
+    more |= {"the paper's choices together, without its denoiser": 8}
     for name, variant in ablate.VARIANTS.items():
         changed = {k for k, v in vars(variant).items() if v != vars(default)[k]} - about
         assert len(changed) == more.get(name, int(name != "default")), (name, changed)
