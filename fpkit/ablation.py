@@ -87,10 +87,11 @@ def source_pool(tiles: str | Path | None, *, count: int = 192, seed: int = 0) ->
     count, seed
         How many, and the seed of their choice.
     """
+    side = CROP + 2 * MARGIN
     if tiles is None:
-        return procedural_images(count, CROP + 2 * MARGIN, seed=seed)
+        return procedural_images(count, side, seed=seed)
     generator = torch.Generator().manual_seed(seed)
-    return Sources(tiles, share=0.0).draw(count, generator=generator)
+    return Sources(tiles, share=0.0).draw(count, generator=generator)[..., :side, :side]
 
 
 def ablation(

@@ -420,7 +420,7 @@ def test_train_makes_an_extractor_that_verifies(fpkit, tree, tmp_path):
     assert made["verification"] == network.card["verification"]
     command = network.card["command"]
     assert command.startswith("fpkit train --zoo zoo --out extractor --procedural 9")
-    assert "--random-share 0.5 --encoder pool --space wide" in command
+    assert "--random-share 0.5 --encoder both --space wide" in command
     assert network.card["config"]["stream"]["random_share"] == 0.5
     image = tree / "down" / "0.png"
     answer = json.loads(fpkit("verify", image, image, "--extractor", out, "--json"))
