@@ -1,73 +1,20 @@
 import json
 
-import numpy as np
 import plotly.graph_objects as go
 import pytest
 from PIL import Image
 
-from fpkit.teach import WIDGET, Verdict, check, exercise, exercises, runtime_badge, show
+from fpkit.teach import WIDGET, Budget, budget, runtime_badge, show
 
 
-def correlate(spectrum, fingerprints):
-    return max(
-        fingerprints, key=lambda n: np.corrcoef(spectrum.ravel(), fingerprints[n].ravel())[0, 1]
-    )
-
-
-def nearest(spectrum, fingerprints):
-    return min(fingerprints, key=lambda n: np.abs(spectrum - fingerprints[n]).sum())
-
-
-def product(spectrum, fingerprints):
-    centred = spectrum - spectrum.mean()
-    return max(fingerprints, key=lambda n: -np.abs(centred - fingerprints[n]).sum())
-
-
-RIGHT = {
-    "peak-frequency": [0.25, -0.25, 0.5, -0.5, np.float64(0.2578125 - 0.0078125)],
-    "closest-fingerprint": [correlate],
-}
-WRONG = {
-    "peak-frequency": [32, 0.1, 0.35, float("nan"), "a quarter", [0.25, 0.5]],
-    "closest-fingerprint": [nearest, product, lambda s, f: "a", lambda s: "a", "a", 3],
-}
-OPEN = {
-    "peak-frequency": [..., None],
-    "closest-fingerprint": [..., lambda spectrum, fingerprints: ...],
-}
-
-
-def test_every_exercise_is_tried_here():
-    assert set(exercises()) == set(RIGHT) == set(WRONG) == set(OPEN)
-
-
-@pytest.mark.parametrize(("name", "answer"), [(n, a) for n in RIGHT for a in RIGHT[n]])
-def test_right_answers_are_ok(name, answer):
-    assert check(name, answer) == Verdict(status="ok")
-
-
-@pytest.mark.parametrize(("name", "answer"), [(n, a) for n in WRONG for a in WRONG[n]])
-def test_wrong_answers_get_a_reason_and_nothing_is_raised(name, answer):
-    verdict = check(name, answer)
-    assert verdict.status == "not yet" and len(verdict.message) > 10
-    assert str(verdict).startswith("not yet: ")
-
-
-@pytest.mark.parametrize(("name", "answer"), [(n, a) for n in OPEN for a in OPEN[n]])
-def test_untouched_stubs_count_as_not_attempted(name, answer):
-    assert str(check(name, answer)) == "not attempted yet"
-
-
-def test_a_mistake_of_the_notebook_is_an_error():
-    with pytest.raises(KeyError, match="no exercise 'nosuch'"):
-        check("nosuch", 1)
-    with pytest.raises(ValueError, match="already an exercise"):
-        exercise("peak-frequency")(lambda answer: None)
-
-
-def test_verdicts_are_escaped_in_html():
-    shown = Verdict(status="not yet", message="<b>")._repr_html_()
-    assert "&lt;b&gt;" in shown and "<b>" not in shown
+def test_budget_is_quick_unless_the_environment_says_full(monkeypatch):
+    monkeypatch.delenv("FPKIT_BUDGET", raising=False)
+    assert budget() == Budget(name="quick") and budget().choose(quick=1, full=2) == 1
+    monkeypatch.setenv("FPKIT_BUDGET", "full")
+    assert budget().choose(quick=1, full=2) == 2
+    monkeypatch.setenv("FPKIT_BUDGET", "fast")
+    with pytest.raises(ValueError, match="must be quick or full, got 'fast'"):
+        budget()
 
 
 def test_badge_reads_the_measured_time_beside_or_above(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from fpkit.arch import ArchSpec
 from fpkit.procedural import procedural_images
 from fpkit.spectrum import average_spectrum
 from fpkit.synthesis import synthesize
-from fpkit.widgets import SynthesisExplorer
+from fpkit.synthesis_explorer import SynthesisExplorer
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_make_redraws_heat_map_profile_and_strip(explorer: SynthesisExplorer):
     assert not np.allclose(explorer._heatmap.data[0].z, first)
     assert explorer._heatmap.data[0].z.dtype == np.float32
     assert len(explorer._profiles.data) == 2 and len(explorer._strip.children) == 2
-    assert "K2-L1-Udeconv" in explorer._message.value
+    assert "K2-L1-Udeconv" in explorer.message.value
 
 
 def test_gain_is_output_over_input_in_decibels(explorer: SynthesisExplorer):
@@ -74,7 +74,7 @@ def test_auto_makes_on_change_and_known_models_are_not_trained_again(explorer, m
     explorer.seed = 1
     explorer.seed = 2
     assert [made.seed for made in explorer.history] == [1, 2]
-    monkeypatch.setattr("fpkit.widgets.synthesize", None)  # calling it again would fail
+    monkeypatch.setattr("fpkit.synthesis_explorer.synthesize", None)  # calling it again would fail
     explorer.seed = 1
     assert explorer.current is explorer.history[0] and len(explorer.history) == 2
 
@@ -91,16 +91,16 @@ def test_errors_are_shown_and_raised(images: torch.Tensor):
     with pytest.raises(ValueError, match="divide by 255"):
         explorer.make()
     assert explorer.status.startswith("Error: ValueError") and "divide by 255" in explorer.status
-    assert 'role="alert"' in explorer._message.value
+    assert 'role="alert"' in explorer.message.value
     assert not explorer.busy and not explorer._make.disabled
     explorer.images = images
     explorer.make()
-    assert 'role="status"' in explorer._message.value
+    assert 'role="status"' in explorer.message.value
 
 
 def test_text_from_errors_is_escaped(explorer: SynthesisExplorer):
     explorer.status = "<script>"
-    assert "<script>" not in explorer._message.value
+    assert "<script>" not in explorer.message.value
 
 
 def test_static_needs_no_browser_and_shows_all_of_the_history(explorer: SynthesisExplorer):
