@@ -22,7 +22,7 @@ from torch.nn import functional
 from fpkit.assets import write_text_atomic
 from fpkit.coherence import CYCLIC, FLOOR
 from fpkit.degrade import Degradation
-from fpkit.extractor import COLOUR, Extractor, ExtractorConfig, pool
+from fpkit.extractor import COLOUR, Extractor, ExtractorConfig, colour_power, pool
 from fpkit.images import GRID, jpeg, load_tiles, quantise
 from fpkit.procedural import procedural_images
 from fpkit.residual import ResidualName
@@ -224,8 +224,7 @@ def spectra(crops: Tensor, front: FrontEnd) -> list[Tensor]:
         return levels
     centred = crops - crops.mean((-2, -1), keepdim=True)
     fourier = torch.fft.rfft2(centred * extractor.window)
-    planes = torch.einsum("oc,nchw->nohw", torch.tensor(COLOUR, dtype=fourier.dtype), fourier)
-    power = planes.abs().square()
+    power = colour_power(fourier)
     if front.scale == "autocorrelation":
         lags = torch.fft.irfft2(torch.log(power + FLOOR))
         rows, columns = levels[0].shape[-2:]

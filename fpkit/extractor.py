@@ -15,6 +15,7 @@ from fpkit.embedder import CARD, WEIGHTS, Embedder
 from fpkit.paper import PaperConfig, PaperExtractor
 from fpkit.residual import RESIDUALS, ResidualName
 from fpkit.residual import residual as noise_residual
+from fpkit.spectrum import taper
 
 # rows: the three channels, then two colour differences in which most of the scene cancels
 COLOUR = ((1, 0, 0), (0, 1, 0), (0, 0, 1), (1, -1, 0), (0, -1, 1))
@@ -128,10 +129,7 @@ class Extractor(Embedder):
         super().__init__(dim=config.dim)
         self.config = config
         size = self.config.crop
-        window = torch.hann_window(size, dtype=torch.float64)
-        window = torch.outer(window, window)
-        window = (window / window.square().sum().sqrt()).float()
-        self.register_buffer("window", window, persistent=False)
+        self.register_buffer("window", taper("hann", size, size).float(), persistent=False)
         rows, columns = size // 2, size // 4 + 1
         self.positions = nn.Parameter(torch.randn(self.config.positions, rows, columns) * 0.1)
         self.standardise, self.stages = nn.ModuleList(), nn.ModuleList()
@@ -168,7 +166,7 @@ class Extractor(Embedder):
         x = noise_residual(crops, method=self.config.residual)
         fourier = torch.fft.rfft2(x * self.window)
         coherence = spectral_coherence(fourier.sum(1))
-        power = torch.fft.fftshift(_colour_power(fourier), dim=-2)
+        power = torch.fft.fftshift(colour_power(fourier), dim=-2)
         levels = [torch.log(pool(power, width, stride) + FLOOR) for width, stride in POOLING]
         levels[-1] = torch.cat([levels[-1], coherence], 1)
         return levels
@@ -189,8 +187,17 @@ class Extractor(Embedder):
         return result
 
 
-def _colour_power(fourier: Tensor) -> Tensor:
-    """Power of the channels and of their differences, rows of `COLOUR`: the FFT is linear."""
+def colour_power(fourier: Tensor) -> Tensor:
+    """Power of the channels and of their differences, rows of `COLOUR`: the FFT is linear.
+
+    Parameters
+    ----------
+    fourier : Tensor, (n, 3, rows, columns) complex
+
+    Returns
+    -------
+    Tensor, (n, 5, rows, columns)
+    """
     channels = list(zip(fourier.real.unbind(1), fourier.imag.unbind(1), strict=True))
     power = fourier.real.new_empty(len(fourier), len(COLOUR), *fourier.shape[2:])
     for weights, plane in zip(COLOUR, power.unbind(1), strict=True):

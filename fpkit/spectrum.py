@@ -58,8 +58,8 @@ def power_spectrum(images: Tensor, *, window: WindowName = "hann", centred: bool
             f"images must be floating point of shape (..., h, w), got {images.dtype} "
             f"{tuple(images.shape)}"
         )
-    taper = _window(window, *images.shape[-2:]).to(images)
-    power = torch.fft.fft2(images * taper).abs().square()
+    weights = taper(window, *images.shape[-2:]).to(images)
+    power = torch.fft.fft2(images * weights).abs().square()
     return torch.fft.fftshift(power, dim=(-2, -1)) if centred else power
 
 
@@ -202,7 +202,7 @@ def autocorrelation(power: ArrayLike, *, centred: bool = True) -> NDArray[np.flo
     return np.fft.fftshift(lags, axes=(-2, -1)) if centred else lags
 
 
-def _window(name: WindowName, height: int, width: int) -> Tensor:
+def taper(name: WindowName, height: int, width: int) -> Tensor:
     """(height, width) float64 window whose squares sum to 1."""
     if name == "hann":
         rows = torch.hann_window(height, dtype=torch.float64)
@@ -212,5 +212,5 @@ def _window(name: WindowName, height: int, width: int) -> Tensor:
         columns = torch.ones(width, dtype=torch.float64)
     else:
         raise ValueError(f"window must be 'hann' or 'none', got {name!r}")
-    taper = torch.outer(rows, columns)
-    return taper / taper.square().sum().sqrt()
+    weights = torch.outer(rows, columns)
+    return weights / weights.square().sum().sqrt()
