@@ -62,35 +62,65 @@ def read_image(path: str | Path, *, max_pixels: int = 64_000_000) -> Tensor:
     path = Path(path)
     if path.is_dir():
         raise ImageReadError(f"{path}: is a folder, expected an image file")
+    return _read(path, lambda: path.stat().st_size, str(path), max_pixels)
+
+
+def decode_image(data: bytes, *, name: str, max_pixels: int = 64_000_000) -> Tensor:
+    """The image that the bytes of a file hold, an upload say; everything as in `read_image`.
+
+    Parameters
+    ----------
+    data
+        Content of the file.
+    name
+        What messages call it.
+    max_pixels
+        See :func:`read_image`.
+
+    Returns
+    -------
+    Tensor
+        (3, h, w) float32 in [0, 1].
+
+    Raises
+    ------
+    ImageReadError
+        If it is empty, truncated, too large, or no such image.
+    """
+    return _read(io.BytesIO(data), lambda: len(data), name, max_pixels)
+
+
+def _read(source: Path | io.BytesIO, size: Callable[[], int], name: str, max_pixels: int) -> Tensor:
+    """Decode `source`; whatever goes wrong becomes an ImageReadError that begins with `name`."""
     try:
-        if path.stat().st_size == 0:
-            raise ImageReadError(f"{path}: the file is empty")
+        if size() == 0:
+            raise ImageReadError(f"{name}: the file is empty")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # damaged metadata is no concern of ours
-            return _decode(path, max_pixels)
+            return _decode(source, name, max_pixels)
     except FileNotFoundError:
-        raise ImageReadError(f"{path}: no such file") from None
+        raise ImageReadError(f"{name}: no such file") from None
     except Image.UnidentifiedImageError:
         expected = ", ".join(_FORMATS)
-        raise ImageReadError(f"{path}: not an image that fpkit reads ({expected})") from None
+        raise ImageReadError(f"{name}: not an image that fpkit reads ({expected})") from None
     except ImageReadError:
         raise
     except Image.DecompressionBombError:
-        raise ImageReadError(f"{path}: {_too_large(max_pixels)}") from None
+        raise ImageReadError(f"{name}: {_too_large(max_pixels)}") from None
     except MemoryError:
-        raise ImageReadError(f"{path}: not enough memory to decode it") from None
+        raise ImageReadError(f"{name}: not enough memory to decode it") from None
     except Exception as error:  # decoders of damaged files raise almost anything
         if isinstance(error, OSError) and error.strerror:
-            raise ImageReadError(f"{path}: cannot be opened ({error.strerror})") from error
+            raise ImageReadError(f"{name}: cannot be opened ({error.strerror})") from error
         reason = str(error).strip() or type(error).__name__
-        raise ImageReadError(f"{path}: cannot be decoded, damaged? ({reason})") from error
+        raise ImageReadError(f"{name}: cannot be decoded, damaged? ({reason})") from error
 
 
-def _decode(path: Path, max_pixels: int) -> Tensor:
-    with Image.open(path, formats=_FORMATS) as image:
+def _decode(source: Path | io.BytesIO, name: str, max_pixels: int) -> Tensor:
+    with Image.open(source, formats=_FORMATS) as image:
         width, height = image.size
         if width * height > max_pixels:
-            raise ImageReadError(f"{path}: {width}x{height} pixels, {_too_large(max_pixels)}")
+            raise ImageReadError(f"{name}: {width}x{height} pixels, {_too_large(max_pixels)}")
         image.seek(0)
         image.load()
         if image.mode in _SIXTEEN_BIT or image.mode in ("I", "F"):
@@ -98,7 +128,7 @@ def _decode(path: Path, max_pixels: int) -> Tensor:
             scaled = grey if image.mode == "F" else grey / 65535
             if not (scaled.min() >= 0 and scaled.max() <= 1):
                 raise ImageReadError(
-                    f"{path}: grey values from {grey.min():g} to {grey.max():g}, expected integers "
+                    f"{name}: grey values from {grey.min():g} to {grey.max():g}, expected integers "
                     "of at most 16 bits or numbers in [0, 1]: rescale it"
                 )
             array = np.repeat(scaled.astype(np.float32)[..., None], 3, axis=2)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from fpkit.images import (
     ImageReadError,
+    decode_image,
     grid_crops,
     jpeg,
     list_images,
@@ -54,6 +55,22 @@ def test_lossless_formats_give_the_stored_values(tmp_path, suffix):
 def test_content_decides_the_format_not_the_name(tmp_path):
     path = saved(tmp_path / "really_a_png.jpg", Image.fromarray(COLOURS), format="PNG")
     assert torch.equal(read_image(str(path)), expected(COLOURS))
+
+
+def test_bytes_are_read_as_files_are(tmp_path):
+    path = saved(tmp_path / "a.png", Image.fromarray(COLOURS))
+    assert torch.equal(decode_image(path.read_bytes(), name="a.png"), expected(COLOURS))
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"), [(b"", "empty"), (b"text", "not an image"), (None, "damaged")]
+)
+def test_errors_of_bytes_name_the_upload(tmp_path, data, reason):
+    whole = saved(tmp_path / "a.png", Image.effect_noise((64, 64), 50)).read_bytes()
+    with pytest.raises(ImageReadError, match=f"^photo 1.png: .*{reason}"):
+        decode_image(whole[: len(whole) // 2] if data is None else data, name="photo 1.png")
+    with pytest.raises(ImageReadError, match="^photo 1.png: 64x64 pixels, more than the limit"):
+        decode_image(whole, name="photo 1.png", max_pixels=1000)
 
 
 def test_jpeg_is_near(tmp_path):
