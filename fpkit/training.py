@@ -31,6 +31,8 @@ from fpkit.zoo import Zoo
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.jsonl"
 
+Callback = Callable[[Row, Extractor | PaperExtractor], object]
+
 
 def split_zoo(zoo: Zoo, config: TrainConfig) -> tuple[list[str], list[str]]:
     """Model ids for training and held-out ones, split by architecture.
@@ -61,6 +63,7 @@ def train(
     device: str | torch.device = "cpu",
     stop_after: int | None = None,
     progress: bool = True,
+    callback: Callback | None = None,
 ) -> Extractor | PaperExtractor:
     """Train an extractor and write it, with its model card, into folder `out`.
 
@@ -97,6 +100,12 @@ def train(
         Leave after this many steps with a checkpoint, as an interruption would.
     progress : bool
         Show a progress bar.
+    callback : callable, optional
+        Called after every step, on the first process alone, with the row of the log (``step``,
+        ``loss``, ``seconds``, sometimes figures of the validation) and the extractor, in train
+        mode, to look at. What it raises ends the training as Ctrl-C would, with a checkpoint to
+        resume from, and is raised on: the way to stop a training in a thread, for Ctrl-C reaches
+        the main thread alone.
 
     Returns
     -------
@@ -123,6 +132,7 @@ def train(
             device=device,
             stop_after=stop_after,
             progress=progress and ranks.first,
+            callback=callback,
             ranks=ranks,
         )
 
@@ -140,6 +150,7 @@ def _train(
     device: torch.device,
     stop_after: int | None,
     progress: bool,
+    callback: Callback | None,
     ranks: Ranks,
 ) -> Extractor | PaperExtractor:
     """`train`, once the ranks are connected."""
@@ -201,6 +212,7 @@ def _train(
     )
     began = time.perf_counter()
     step, elapsed = start, seconds
+    raised: BaseException | None = None
     with (
         _held_interrupts() as interrupted,
         _log_file(out / LOG, log, ranks) as write,
@@ -221,7 +233,13 @@ def _train(
                 bar.set_postfix({k: f"{v:.3f}" for k, v in row.items() if k not in _QUIET})
                 if ranks.first and step % config.checkpoint_every == 0:
                     learner.save(out / CHECKPOINT, step, elapsed, log)
-                if ranks.any(bool(interrupted)):  # on any: all must leave at the same step
+                if callback is not None and ranks.first:
+                    try:
+                        callback(row, extractor)
+                    except BaseException as error:  # raised on, once there is a checkpoint
+                        raised = error
+                leaving = bool(interrupted) or raised is not None
+                if ranks.any(leaving):  # on any: all must leave at the same step
                     interrupted.append(signal.SIGINT)
                     break
         except RuntimeError:  # the terminal's Ctrl-C ends the workers too
@@ -229,6 +247,8 @@ def _train(
                 raise
     if ranks.first:
         learner.save(out / CHECKPOINT, step, elapsed, log)
+    if raised is not None:
+        raise raised
     if interrupted:
         raise KeyboardInterrupt
 

@@ -1,5 +1,6 @@
 import json
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -44,6 +45,13 @@ def zoo(tmp_path_factory):
 @pytest.fixture(scope="module")
 def sources():
     return Sources(procedural=4)
+
+
+@pytest.fixture(scope="module")
+def whole(zoo, sources, tmp_path_factory):
+    """What a training that nothing disturbs comes to."""
+    out = tmp_path_factory.mktemp("whole")
+    return train(CONFIG, zoo=zoo, sources=sources, out=out, progress=False)
 
 
 def flat(extractor):
@@ -174,9 +182,8 @@ def test_resumed_training_is_bit_identical(zoo, sources, tmp_path, loss):
     assert load_extractor(tmp_path / "whole").hash == whole.hash
 
 
-def test_ctrl_c_finishes_the_step_and_loses_nothing(zoo, sources, tmp_path, monkeypatch):
+def test_ctrl_c_finishes_the_step_and_loses_nothing(zoo, sources, whole, tmp_path, monkeypatch):
     options = {"zoo": zoo, "sources": sources, "progress": False}
-    whole = train(CONFIG, out=tmp_path / "whole", **options)
     step = Learner.step
 
     def interrupted(run, crops, labels, number):
@@ -192,6 +199,46 @@ def test_ctrl_c_finishes_the_step_and_loses_nothing(zoo, sources, tmp_path, monk
     with safe_open(tmp_path / "parts" / CHECKPOINT, framework="pt") as file:
         assert file.metadata()["step"] == "3"
     assert train(CONFIG, out=tmp_path / "parts", **options).hash == whole.hash
+
+
+def test_a_callback_sees_every_step_and_changes_nothing(zoo, sources, whole, tmp_path):
+    options = {"zoo": zoo, "sources": sources, "progress": False}
+    seen = []
+    batch = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+    def look(row, extractor):
+        extractor.eval()
+        with torch.no_grad():
+            seen.append((row, extractor(batch)))
+        extractor.train()
+
+    watched = train(CONFIG, out=tmp_path, callback=look, **options)
+    assert watched.hash == whole.hash
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert [row for row, _ in seen] == [json.loads(line) for line in lines]
+    assert [row["step"] for row, _ in seen if "one_shot" in row] == [3, 6]
+    with torch.no_grad():
+        torch.testing.assert_close(watched(batch), seen[-1][1])
+
+
+@pytest.mark.parametrize("last", [4, 6])  # in the middle, and when there is nothing left to do
+def test_what_a_callback_raises_stops_a_thread_and_loses_nothing(
+    zoo, sources, whole, tmp_path, last
+):
+    options = {"zoo": zoo, "sources": sources, "progress": False, "out": tmp_path}
+
+    def stop(row, extractor):
+        if row["step"] == last:
+            raise LookupError("enough")
+
+    with ThreadPoolExecutor(1) as pool:
+        work = pool.submit(train, replace(CONFIG, checkpoint_every=100), callback=stop, **options)
+        with pytest.raises(LookupError, match="enough"):
+            work.result()
+    with safe_open(tmp_path / CHECKPOINT, framework="pt") as file:
+        assert file.metadata()["step"] == str(last)
+    assert not (tmp_path / "extractor.safetensors").exists()
+    assert train(CONFIG, **options).hash == whole.hash
 
 
 def test_steps_may_change_until_the_fall(zoo, sources, tmp_path):
