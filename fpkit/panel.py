@@ -8,10 +8,13 @@ import html
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import ipywidgets
 import traitlets
 from PIL import Image
+
+_Result = TypeVar("_Result")
 
 
 class Cancelled(Exception):
@@ -77,10 +80,7 @@ class Panel(ipywidgets.VBox):
         RuntimeError
             If the widget is busy.
         """
-        if self.busy:
-            raise RuntimeError("still busy: cancel, or wait until it is done")
-        self._cancelled.clear()
-        self.busy = True
+        self._begin()
 
         def run() -> None:
             try:
@@ -95,6 +95,21 @@ class Panel(ipywidgets.VBox):
 
         self._thread = threading.Thread(target=run, daemon=True)
         self._thread.start()
+
+    def run(self, work: Callable[[], _Result]) -> _Result:
+        """Do `work` here and now, and return what it returns; errors are shown and raised.
+
+        Raises
+        ------
+        RuntimeError
+            If the widget is busy.
+        """
+        self._begin()
+        try:
+            with self.reporting():
+                return work()
+        finally:
+            self.busy = False
 
     def cancel(self) -> None:
         """Ask the work in the background to end; :meth:`wait` waits until it has."""
@@ -117,6 +132,12 @@ class Panel(ipywidgets.VBox):
             self._thread.join(timeout)
             if self._thread.is_alive():
                 raise TimeoutError(f"still busy after {timeout} s: {self.status}")
+
+    def _begin(self) -> None:
+        if self.busy:
+            raise RuntimeError("still busy: cancel, or wait until it is done")
+        self._cancelled.clear()
+        self.busy = True
 
     def _show_status(self, _: traitlets.Bunch) -> None:
         role = "alert" if self.status.startswith("Error") else "status"
