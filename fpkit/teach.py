@@ -66,45 +66,63 @@ def budget() -> Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class Badge:
-    """Measured runtime of a notebook and the hardware at hand."""
+    """Measured runtimes of a notebook, the budget in force and the hardware at hand."""
 
     measured: str
+    budget: BudgetName
     hardware: str
     versions: str
 
     def __str__(self) -> str:
-        return f"runs in {self.measured} | found here: {self.hardware} | {self.versions}"
+        return " | ".join(f"{key} {text}" for key, text in self._cells().items())
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        cells = {"runs in": self.measured, "found here": self.hardware, "with": self.versions}
-        return "&emsp;".join(f"{key} <b>{html.escape(text)}</b>" for key, text in cells.items())
+        cells = self._cells().items()
+        return "&emsp;".join(f"{key} <b>{html.escape(text)}</b>" for key, text in cells)
+
+    def _cells(self) -> dict[str, str]:
+        return {
+            "runs in": self.measured,
+            "budget": self.budget,
+            "found here": self.hardware,
+            "with": self.versions,
+        }
 
 
-def runtime_badge(notebook: str) -> Badge:
-    """Measured runtime of `notebook` (from ``runtimes.json`` beside it) and the hardware found.
+def runtime_badge(notebook: str, *, folder: str | Path | None = None) -> Badge:
+    """Measured runtimes of `notebook`, the budget in force, and the hardware found.
 
     Parameters
     ----------
     notebook : str
         Name without ending, e.g. ``"00_start_here"``.
+    folder : str or Path, optional
+        Has ``runtimes.json``; default: the current folder, or the one above it.
     """
-    measured = "a time not measured yet"
-    for folder in (Path.cwd(), Path.cwd().parent):
-        file = folder / "runtimes.json"
-        if file.is_file():
-            entry = json.loads(file.read_text(encoding="utf-8")).get(notebook)
-            if entry:
-                measured = f"{entry['seconds']} s on {entry['cores']} CPU cores"
-            break
+    folders = (Path.cwd(), Path.cwd().parent) if folder is None else (Path(folder),)
+    file = next((f for place in folders if (f := place / "runtimes.json").is_file()), None)
+    measured = json.loads(file.read_text(encoding="utf-8")).get(notebook, {}) if file else {}
+    full = measured.get("full", {})
+    entries = [("quick", measured.get("quick"))]
+    entries += [("full", full.get(device)) for device in ("cpu", "cuda")]
+    times = [f"{_runtime(entry)} ({name})" for name, entry in entries if entry]
     hardware = f"{os.cpu_count()} CPU cores, "
     if torch.cuda.is_available():
         hardware += torch.cuda.get_device_name()
     else:
         hardware += "no GPU (none is needed)"
-    versions = f"Python {platform.python_version()}, torch {torch.__version__.split('+')[0]}"
-    return Badge(measured=measured, hardware=hardware, versions=versions)
+    return Badge(
+        measured=", ".join(times) or "a time not measured yet",
+        budget=budget().name,
+        hardware=hardware,
+        versions=f"Python {platform.python_version()}, torch {torch.__version__.split('+')[0]}",
+    )
+
+
+def _runtime(entry: Mapping[str, Any]) -> str:
+    return f"{entry['seconds']} s on {entry.get('hardware') or str(entry['cores']) + ' CPU cores'}"
 
 
 class Shown:

@@ -1,193 +1,190 @@
-"""Build the student and the solution notebooks from their sources, and run them.
+"""Build the student and the solution notebooks from their sources, run and check them.
 
-    python notebooks/build.py            build and execute everything
-    python notebooks/build.py NAME ...   only these, e.g. 00_start_here
-    python notebooks/build.py --check    fail if a built notebook is not what its source gives
+    python notebooks/build.py                   build and execute everything
+    python notebooks/build.py NAME ...          only these, e.g. 00_start_here
+    python notebooks/build.py --check           is every source in form, every notebook fresh?
+    python notebooks/build.py --run --jobs 2    execute everything, write nothing
+    python notebooks/build.py --budget full     measure the full budget, build nothing
+    python notebooks/build.py --nbgrader DIR    write assignments for nbgrader
 
-A source (src/NAME.py) is a script of cells in jupytext's percent format. In a code cell
-
-    ### BEGIN SOLUTION
-    #: answer = ...
-    answer = 42
-    ### END SOLUTION
-
-the student gets the lines after ``#:``, the solution notebook the others. Outputs are kept, so
-that a notebook reads well without a kernel; live widgets, progress bars and their state are not.
+How a source is written says course/sources.py. Outputs are kept, so that a notebook reads well
+without a kernel; live widgets, progress bars and their state are not.
 """
 
 import argparse
-import json
-import os
-import re
 import sys
-import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
-import jupytext
 import nbformat
-from nbclient import NotebookClient
 from nbformat import NotebookNode
+
+from course import runtimes, syllabus
+from course.assignments import write_assignments
+from course.execution import Outcome, run, verdict_problems
+from course.form import form_problems
+from course.sources import Source, find_sources, skeleton
+from fpkit.assets import write_text_atomic
+from fpkit.lesson import read_lesson
+from fpkit.teach import runtime_badge
 
 HERE = Path(__file__).resolve().parent
 MAX_BYTES = 300_000
-WIDGET = "application/vnd.jupyter.widget-view+json"
-METADATA = {
-    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-    "language_info": {"name": "python"},
-}
-REGION = re.compile(
-    r"^[ \t]*### BEGIN SOLUTION\n(.*?)^[ \t]*### END SOLUTION[ \t]*(?:\n|\Z)", re.DOTALL | re.M
-)
-STUB = re.compile(r"^([ \t]*)#: ?(.*)$")
 
 
-def sources() -> list[Path]:
-    """All sources, sorted."""
-    return sorted((HERE / "src").glob("[0-9]*.py"))
+def build(source: Source, *, jobs: int) -> list[str]:
+    """Build and execute both notebooks of a source; problems, empty if all is well.
+
+    Runtimes are recorded only of runs that have the machine to themselves (`jobs` is 1).
+    """
+    return [problem for solution in (False, True) for problem in _build_one(source, solution, jobs)]
 
 
-def targets(source: Path) -> dict[bool, Path]:
-    """Where the student (False) and the solution (True) notebook of a source lie."""
-    name = f"{source.stem}.ipynb"
-    return {False: HERE / name, True: HERE / "solutions" / name}
+def _build_one(source: Source, solution: bool, jobs: int) -> list[str]:
+    outcome = _run(source, solution, jobs)
+    if not outcome.finished:
+        return outcome.problems
+    if not solution and jobs == 1:
+        runtimes.record(source.root, source.name, outcome.seconds, budget="quick")
+    _renew_badge(outcome.notebook, source)
+    target = source.target(solution=solution)
+    text = nbformat.writes(outcome.notebook) + "\n"
+    if len(text.encode()) > MAX_BYTES:
+        return [f"{target.name} has {len(text.encode())} bytes, at most {MAX_BYTES}"]
+    write_text_atomic(target, text)
+    print(f"   {len(text.encode()) / 1000:.0f} kB in {target.relative_to(source.root)}", flush=True)
+    return outcome.problems
 
 
-def convert(text: str, *, solution: bool) -> NotebookNode:
-    """Notebook without outputs from the text of a source."""
-    notebook = jupytext.reads(text, fmt="py:percent")
-    for i, cell in enumerate(notebook.cells):
-        cell.id = f"cell-{i:02d}"
-        cell.metadata = {k: v for k, v in cell.metadata.items() if k == "tags"}
-        if cell.cell_type == "code":
-            cell.source = split(cell.source, solution=solution)
-    notebook.metadata = nbformat.from_dict(METADATA)
-    notebook.nbformat, notebook.nbformat_minor = 4, 5
-    nbformat.validate(notebook)
-    return notebook
-
-
-def split(code: str, *, solution: bool) -> str:
-    """The student's or the solution's version of one code cell."""
-
-    def choose(region: re.Match[str]) -> str:
-        stubs, answers = [], []
-        for line in region[1].splitlines():
-            stub = STUB.match(line)
-            if stub:
-                stubs.append(stub[1] + stub[2])
-            else:
-                answers.append(line)
-        if not stubs:
-            raise ValueError(f"a solution needs a stub, lines that begin with '#:':\n{region[0]}")
-        return "\n".join(answers if solution else stubs) + "\n"
-
-    result = REGION.sub(choose, code + "\n").rstrip("\n")
-    if "# BEGIN SOLUTION" in result or "# END SOLUTION" in result:
-        raise ValueError(f"unbalanced BEGIN SOLUTION / END SOLUTION:\n{code}")
-    return result
-
-
-def execute(notebook: NotebookNode, *, folder: Path, timeout: int = 300) -> float:
-    """Run a notebook in place in `folder`; return the seconds, raise at the first error."""
-    started = time.perf_counter()
-    NotebookClient(
-        notebook,
-        timeout=timeout,
-        kernel_name="python3",
-        resources={"metadata": {"path": str(folder)}},
-        store_widget_state=False,
-    ).execute()
-    return time.perf_counter() - started
-
-
-def clean(notebook: NotebookNode) -> None:
-    """Keep only outputs that can be read without a kernel; refuse warnings."""
+def _renew_badge(notebook: NotebookNode, source: Source) -> None:
+    """Show the time of the latest run, which the run itself could not know."""
+    badge = runtime_badge(source.name, folder=source.root)
     for cell in notebook.cells:
-        cell.metadata.pop("execution", None)  # time stamps would change with every build
-        if cell.cell_type != "code":
-            continue
-        kept = []
-        for output in cell.outputs:
-            if output.output_type == "stream" and output.name == "stderr":
-                if "Warning" in output.text:
-                    raise ValueError(f"{cell.id} warns:\n{output.text}")
-                continue
-            data = output.get("data", {})
-            live = data.pop(WIDGET, None) is not None
-            # a widget without a kernel is only its repr; beside it there may be a picture
-            if not live or "image/png" in data:
-                kept.append(output)
-        cell.outputs = kept
-    notebook.metadata = nbformat.from_dict(METADATA)
+        if cell.cell_type == "code" and "teach.runtime_badge(" in cell.source:
+            for output in cell.outputs:
+                output.data = {"text/html": badge._repr_html_(), "text/plain": str(badge)}
 
 
-def build(source: Path) -> None:
-    """Build and execute both notebooks of a source; record the student notebook's runtime."""
-    for solution, target in targets(source).items():
-        notebook = convert(source.read_text(encoding="utf-8"), solution=solution)
-        seconds = execute(notebook, folder=target.parent)
-        clean(notebook)
-        text = nbformat.writes(notebook) + "\n"
-        if len(text.encode()) > MAX_BYTES:
-            raise ValueError(f"{target.name} has {len(text.encode())} bytes, at most {MAX_BYTES}")
-        target.parent.mkdir(exist_ok=True)
-        target.write_text(text, encoding="utf-8")
-        print(f"{target.relative_to(HERE)}: {seconds:.0f} s, {len(text.encode()) / 1000:.0f} kB")
-        if not solution:
-            _record(source.stem, seconds)
+def _run(source: Source, solution: bool, jobs: int) -> Outcome:
+    outcome = run(source, solution=solution, threads=1 if jobs > 1 else None)
+    kind = "solution" if solution else "student "
+    verdict = "failed" if outcome.problems else "ok"
+    print(f"{source.name} {kind} {outcome.seconds:5.0f} s  {verdict}", flush=True)
+    return outcome
 
 
-def _record(name: str, seconds: float) -> None:
-    file = HERE / "runtimes.json"
-    runtimes = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    runtimes[name] = {"seconds": round(seconds), "cores": os.cpu_count()}
-    file.write_text(json.dumps(runtimes, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+def run_only(source: Source, *, solution: bool, jobs: int) -> list[str]:
+    """Execute one notebook without writing it; problems, wrong verdicts among them."""
+    return _run(source, solution, jobs).problems
 
 
-def problems(source: Path) -> list[str]:
-    """What is wrong with the built notebooks of a source: stale, not executed, errors, too big."""
-    found = []
-    for solution, target in targets(source).items():
-        name = str(target.relative_to(HERE))
+def measure(source: Source) -> list[str]:
+    """Record how long the student notebook takes in the full budget; problems."""
+    outcome = run(source, solution=False, budget="full")
+    if not outcome.problems:
+        runtimes.record(source.root, source.name, outcome.seconds, budget="full")
+        print(f"{source.name}: {outcome.seconds:.0f} s in the full budget", flush=True)
+    return outcome.problems
+
+
+def check(source: Source) -> Iterator[str]:
+    """What is wrong with the form of a source and with the notebooks built from it."""
+    for problem in form_problems(source):
+        yield f"src/{source.path.name}: {problem}"
+    for solution in (False, True):
+        target = source.target(solution=solution)
+        name = target.relative_to(source.root)
         if not target.is_file():
-            found.append(f"{name}: not built")
+            yield f"{name}: not built: run make notebooks"
             continue
-        wanted = convert(source.read_text(encoding="utf-8"), solution=solution)
-        built = nbformat.read(target, as_version=4)
-        if _skeleton(built) != _skeleton(wanted):
-            found.append(f"{name}: differs from its source")
-        code = [cell for cell in built.cells if cell.cell_type == "code" and cell.source.strip()]
-        if any(cell.execution_count is None for cell in code):
-            found.append(f"{name}: not executed")
-        if any(output.output_type == "error" for cell in code for output in cell.outputs):
-            found.append(f"{name}: holds an error")
-        if target.stat().st_size > MAX_BYTES:
-            found.append(f"{name}: {target.stat().st_size} bytes, at most {MAX_BYTES}")
-    return found
+        for problem in _built_problems(source, target, solution=solution):
+            yield f"{name}: {problem}"
 
 
-def _skeleton(notebook: NotebookNode) -> object:
-    """All of a notebook that follows from its source."""
-    cells = [(c.id, c.cell_type, c.source, c.metadata.get("tags", [])) for c in notebook.cells]
-    return cells, notebook.metadata
+def _built_problems(source: Source, target: Path, *, solution: bool) -> Iterator[str]:
+    built = nbformat.read(target, as_version=4)
+    if skeleton(built) != skeleton(source.notebook(solution=solution)):
+        yield "differs from its source: run make notebooks"
+    code = [cell for cell in built.cells if cell.cell_type == "code" and cell.source.strip()]
+    if any(cell.execution_count is None for cell in code):
+        yield "not executed: run make notebooks"
+    elif any(output.output_type == "error" for cell in code for output in cell.outputs):
+        yield "holds an error: mend the source, run make notebooks"
+    else:
+        yield from verdict_problems(built, solution=solution)
+    if target.stat().st_size > MAX_BYTES:
+        yield f"{target.stat().st_size} bytes, at most {MAX_BYTES}: fewer or smaller pictures"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def check_all(chosen: list[Source], root: Path) -> list[str]:
+    """Problems of the chosen sources, of names they share, and of the syllabus."""
+    found = [problem for source in chosen for problem in check(source)]
+    owner: dict[str, str] = {}
+    for source in find_sources(root):
+        for exercise in read_lesson(source.cells).exercises:
+            if exercise.check and owner.setdefault(exercise.check.name, source.name) != source.name:
+                first = owner[exercise.check.name]
+                found.append(f"exercise {exercise.check.name!r} is in {first} and {source.name}")
+    return found + [f"{problem}: run make notebooks" for problem in syllabus.problems(root)]
+
+
+def in_parallel(tasks: list[Callable[[], list[str]]], jobs: int) -> list[str]:
+    """All problems of `tasks`, of which `jobs` run at a time."""
+    with ThreadPoolExecutor(jobs) as pool:
+        waiting = [pool.submit(task) for task in tasks]
+        return [problem for future in waiting for problem in future.result()]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("\n")[0],
+        epilog="With neither of the first three it builds.",
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help="e.g. 00_start_here")
-    parser.add_argument("--check", action="store_true", help="compare, build nothing")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--check", action="store_true", help="check form and freshness, run nothing")
+    what.add_argument("--run", action="store_true", help="execute and check, write nothing")
+    what.add_argument("--nbgrader", metavar="DIR", help="write assignments for nbgrader there")
+    what.add_argument(
+        "--budget",
+        choices=("quick", "full"),
+        default="quick",
+        help="full: measure it, build nothing",
+    )
+    text = "notebooks at a time, one thread each; runtimes are recorded only with 1 (1)"
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help=text)
+    return parser
+
+
+def main(arguments: list[str] | None = None, *, root: Path = HERE) -> int:
+    """Run one command on the course in `root`; 1 if there is a problem, else 0."""
+    parser = _parser()
     options = parser.parse_args(arguments)
-    chosen = [s for s in sources() if not options.names or s.stem in options.names]
-    unknown = set(options.names) - {source.stem for source in chosen}
+    known = find_sources(root)
+    chosen = [source for source in known if not options.names or source.name in options.names]
+    unknown = set(options.names) - {source.name for source in chosen}
     if unknown or not chosen:
-        parser.error(f"no source for {sorted(unknown)}: there are {[s.stem for s in sources()]}")
-    if not options.check:
-        for source in chosen:
-            build(source)
-        return 0
-    found = [problem for source in chosen for problem in problems(source)]
+        parser.error(f"no source for {sorted(unknown)}: there are {[s.name for s in known]}")
+    if options.jobs < 1 or (options.jobs > 1 and options.budget == "full"):
+        parser.error(f"--jobs must be at least 1, and 1 with --budget full, got {options.jobs}")
+    if options.check:
+        found = check_all(chosen, root)
+    elif options.run:
+        task = partial(run_only, jobs=options.jobs)
+        runs = [partial(task, source, solution=s) for source in chosen for s in (False, True)]
+        found = in_parallel(runs, options.jobs)
+    elif options.nbgrader:
+        for target in write_assignments(chosen, Path(options.nbgrader)):
+            print(target)
+        found = []
+    else:
+        task = measure if options.budget == "full" else partial(build, jobs=options.jobs)
+        found = in_parallel([partial(task, source) for source in chosen], options.jobs)
+        syllabus.write(root)
     for problem in found:
-        print(f"{problem}: run make notebooks", file=sys.stderr)
+        print(problem, file=sys.stderr)
     return 1 if found else 0
 
 

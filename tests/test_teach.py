@@ -21,12 +21,20 @@ def test_badge_reads_the_measured_time_beside_or_above(tmp_path, monkeypatch):
     (tmp_path / "solutions").mkdir()
     monkeypatch.chdir(tmp_path / "solutions")
     assert "not measured" in runtime_badge("00_x").measured
-    runtimes = {"00_x": {"seconds": 41, "cores": 2}}
+    cpu, gpu = ({"seconds": s, "cores": 2} for s in (41, 7))
+    runtimes = {"00_x": {"quick": cpu, "full": {"cuda": gpu | {"hardware": "A100"}}}}
     (tmp_path / "runtimes.json").write_text(json.dumps(runtimes))
-    assert runtime_badge("00_x").measured == "41 s on 2 CPU cores"
-    assert "41 s" in runtime_badge("00_x")._repr_html_()
+    badge = runtime_badge("00_x")
+    assert badge.measured == "41 s on 2 CPU cores (quick), 7 s on A100 (full)"
+    assert "41 s" in badge._repr_html_() and "CPU cores" in badge.hardware
     assert "not measured" in runtime_badge("01_y").measured
-    assert "CPU cores" in runtime_badge("00_x").hardware
+    assert "not measured" in runtime_badge("00_x", folder=tmp_path / "solutions").measured
+
+
+def test_badge_names_the_budget_in_force(monkeypatch):
+    for name in ("quick", "full"):
+        monkeypatch.setenv("FPKIT_BUDGET", name)
+        assert f"| budget {name} |" in str(runtime_badge("00_x"))
 
 
 def test_shown_has_a_png_and_a_live_view_only_with_a_figure():

@@ -23,6 +23,8 @@ teach.runtime_badge("00_start_here")
 #
 # **You need** Python and arrays; a Fourier transform should not frighten you. No GPU, no network.
 #
+# **It takes** 45 minutes.
+#
 # | word | meaning |
 # |---|---|
 # | residual | image minus its denoised self: what is left when the subject is gone |

@@ -1,0 +1,1 @@
+"""How the course is made: from a source to notebooks, their form, their runs, the syllabus."""
