@@ -68,6 +68,66 @@ def spectrum_heatmap(
     return _style(figure, title, width=size + 60, height=size)
 
 
+def autocorrelation_heatmap(
+    correlation: ArrayLike,
+    *,
+    lags: int = 32,
+    title: str = "",
+    limits: tuple[float, float] | None = None,
+    size: int = 300,
+) -> go.Figure:
+    """The middle of an autocorrelation as a square heat map; hovering gives lag and value.
+
+    Parameters
+    ----------
+    correlation : (h, w), lag zero at [h // 2, w // 2]
+        From :func:`fpkit.spectrum.autocorrelation`; sent to the browser as float32.
+    lags : int
+        Largest lag to show, 1 to 63 pixels, less than half of either side.
+    title : str
+    limits : (low, high), optional
+        Ends of the colour scale; 1st and 99.5th percentile of what is shown if not given.
+    size : int
+        Height of the figure in pixels.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+    """
+    values = _heatmap_values(central_lags(correlation, lags))
+    low, high = robust_limits(values) if limits is None else limits
+    places = np.arange(-lags, lags + 1)
+    figure = go.Figure(
+        go.Heatmap(
+            z=values,
+            x=places,
+            y=places,
+            zmin=low,
+            zmax=high,
+            colorscale="Cividis",
+            colorbar={"thickness": 12, "len": 0.9},
+            hovertemplate="lag %{x} pixels across, %{y} down<br>%{z:.3f}<extra></extra>",
+        )
+    )
+    figure.update_xaxes(title="lag (pixels)", dtick=8, constrain="domain")
+    figure.update_yaxes(
+        title="lag (pixels)", dtick=8, autorange="reversed", scaleanchor="x", constrain="domain"
+    )
+    return _style(figure, title, width=size + 40, height=size)
+
+
+def central_lags(correlation: ArrayLike, lags: int) -> NDArray[np.float64]:
+    """Lags up to `lags` pixels: the middle (2 lags + 1, 2 lags + 1) of (h, w)."""
+    array = np.asarray(correlation, dtype=np.float64)
+    if array.ndim != 2 or not 1 <= lags < min(array.shape) / 2:
+        raise ValueError(
+            f"an autocorrelation must be (h, w) with sides above twice the {lags} lags, at least "
+            f"1, got shape {array.shape}"
+        )
+    middle = tuple(slice(side // 2 - lags, side // 2 + lags + 1) for side in array.shape)
+    return array[middle]
+
+
 def radial_profiles(
     profiles: Mapping[str, tuple[ArrayLike, ArrayLike]],
     *,

@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 
 from fpkit.pictures import LINE_COLOURS
-from fpkit.plots import image_row, radial_profiles, score_bars, spectrum_heatmap
+from fpkit.plots import (
+    autocorrelation_heatmap,
+    central_lags,
+    image_row,
+    radial_profiles,
+    score_bars,
+    spectrum_heatmap,
+)
 
 FREQUENCY = np.linspace(0, 0.5, 9)
 
@@ -32,6 +39,22 @@ def test_heatmap_has_square_pixels_units_and_the_given_limits():
     assert figure.data[0].colorbar.title.text == "dB"
     assert figure.layout.yaxis.scaleanchor == "x"
     assert "cycles/pixel" in figure.layout.xaxis.title.text
+
+
+def test_autocorrelation_shows_lags_in_pixels_around_zero():
+    correlation = np.zeros((32, 48))
+    correlation[16, 24] = 1
+    correlation[16 + 2, 24 - 5] = 0.5  # 2 pixels down, 5 to the left
+    figure = autocorrelation_heatmap(correlation, lags=8, limits=(0, 0.5))
+    trace = figure.data[0]
+    assert trace.z.shape == (17, 17) and trace.z.dtype == np.float32
+    at = {(trace.y[r], trace.x[c]): trace.z[r, c] for r, c in np.argwhere(trace.z > 0)}
+    assert at == {(0, 0): 1, (2, -5): 0.5}
+    assert (trace.zmin, trace.zmax) == (0, 0.5)
+    assert figure.layout.yaxis.autorange == "reversed"  # down is down, as in the image
+    for lags in (0, 16):
+        with pytest.raises(ValueError, match="lags"):
+            central_lags(correlation, lags)
 
 
 def test_profiles_have_one_colour_blind_safe_line_each():
