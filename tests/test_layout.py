@@ -69,6 +69,8 @@ CHAINS = [
     "plots synthesis_explorer widgets teach cli",
     "pictures synthesis_explorer widgets teach cli",
     "panel synthesis_explorer",
+    "plots fingerprint_browser widgets",
+    "spectrum lattice fingerprint_browser",
     "checks checks_start teach",
 ]
 
