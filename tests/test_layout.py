@@ -22,7 +22,7 @@ else:
 ROOT = Path(__file__).resolve().parent.parent
 OUTER = {"plots", "pictures", "panel", "widgets", "teach", "grading", "cli", "__main__"}
 OUTER |= {"block_explorer", "synthesis_explorer", "fingerprint_browser", "training_monitor"}
-OUTER |= {"embedding_map", "attribution_desk"}
+OUTER |= {"embedding_map", "attribution_desk", "scatter"}
 
 # Left to right: a module never needs one to its right, not even through others.
 CHAINS = [
@@ -72,6 +72,8 @@ CHAINS = [
     "plots fingerprint_browser widgets",
     "spectrum lattice fingerprint_browser",
     "checks checks_start teach",
+    "projection scatter embedding_map widgets",
+    "checks checks_map teach",
 ]
 
 # ---- imports -----------------------------------------------------------------------------------
