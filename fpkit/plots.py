@@ -65,7 +65,7 @@ def spectrum_heatmap(
         title="vertical (cycles/pixel)", dtick=0.25, scaleanchor="x", constrain="domain"
     )
     figure.update_xaxes(constrain="domain")
-    return _style(figure, title, width=size + 60, height=size)
+    return styled(figure, title, width=size + 60, height=size)
 
 
 def autocorrelation_heatmap(
@@ -113,7 +113,7 @@ def autocorrelation_heatmap(
     figure.update_yaxes(
         title="lag (pixels)", dtick=8, autorange="reversed", scaleanchor="x", constrain="domain"
     )
-    return _style(figure, title, width=size + 40, height=size)
+    return styled(figure, title, width=size + 40, height=size)
 
 
 def central_lags(correlation: ArrayLike, lags: int) -> NDArray[np.float64]:
@@ -168,7 +168,7 @@ def radial_profiles(
     figure.update_xaxes(title="frequency (cycles/pixel)", range=[0, 0.5], dtick=0.1)
     figure.update_yaxes(title=f"power ({unit})")
     figure.update_layout(legend={"orientation": "h", "y": -0.22, "x": 0, "yanchor": "top"})
-    return _style(figure, title, width=size[0], height=size[1])
+    return styled(figure, title, width=size[0], height=size[1])
 
 
 def image_row(
@@ -220,7 +220,7 @@ def image_row(
             text=name, x=(i + 0.475) * share, y=1, xref="paper", yref="paper", yanchor="bottom",
             showarrow=False,
         )  # fmt: skip
-    return _style(figure, title, width=len(images) * (size + 12) + 20, height=size + 60)
+    return styled(figure, title, width=len(images) * (size + 12) + 20, height=size + 60)
 
 
 def score_bars(
@@ -266,7 +266,7 @@ def score_bars(
     marks = ticks(min(0.0, min(values)) * 1.1, max(0.0, max(values)) * 1.1)
     figure.update_xaxes(title=label, range=[float(marks[0]), float(marks[-1])])
     figure.update_yaxes(automargin=True)
-    return _style(figure, title, width=640, height=110 + 34 * len(names))
+    return styled(figure, title, width=640, height=110 + 34 * len(names))
 
 
 def _heatmap_values(spectrum: ArrayLike) -> NDArray[np.float32]:
@@ -286,7 +286,8 @@ def _frequencies(count: int) -> NDArray[np.float32]:
     return ((np.arange(count) - count // 2) / count).astype(np.float32)
 
 
-def _style(figure: go.Figure, title: str, *, width: int, height: int) -> go.Figure:
+def styled(figure: go.Figure, title: str, *, width: int, height: int) -> go.Figure:
+    """The look that all figures share, given to `figure` itself; sizes in pixels."""
     figure.update_layout(
         template="none",
         title={"text": title, "x": 0.5, "xanchor": "center", "font": {"size": 15}},
