@@ -1,72 +1,49 @@
 """Choose an architecture, train a model of it, see its fingerprint beside those made before."""
 
-import base64
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import ipywidgets
 import numpy as np
 import plotly.graph_objects as go
-import torch
 import traitlets
-from numpy.typing import NDArray
+from ipywidgets import Layout
 from PIL import Image
 from torch import Tensor
 
-from fpkit.arch import AXES, ArchSpec
-from fpkit.panel import Panel
-from fpkit.pictures import (
-    LINE_COLOURS,
-    Cell,
-    line_chart,
-    montage,
-    picture,
-    png_bytes,
-    robust_limits,
-    stack,
+from fpkit.arch import EXTENDED, PAPER, ArchSpec
+from fpkit.made_model import MadeModel, interior_power
+from fpkit.model_maker import ModelMaker
+from fpkit.nearest import Nearness, nearest_real, published_as_png
+from fpkit.pictures import robust_limits
+from fpkit.plots import radial_profiles, score_bars, spectrum_heatmap
+from fpkit.realworld import RealFingerprint
+from fpkit.spectrum import to_db
+from fpkit.synthesis_views import (
+    FloatArray,
+    View,
+    decibels,
+    history_picture,
+    neighbours_figure,
+    profiles_figure,
+    thumbnail,
 )
-from fpkit.plots import radial_profiles, spectrum_heatmap
-from fpkit.procedural import procedural_images
-from fpkit.spectrum import average_spectrum, radial_profile, to_db
-from fpkit.synthesis import synthesize
 
-View = Literal["power", "gain"]
-
-_NAMES = {
+_LABELS = {
     "upsample": "upsampling",
     "activation": "activation",
     "norm": "normalisation",
     "order": "order",
     "blocks": "blocks",
     "layers": "layers",
+    "kernel": "kernel size",
+    "skip": "shortcut",
 }
-_MARGIN = 16  # zero padding marks the border of a model's output; real crops have no such mark
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class MadeModel:
-    """One model that `SynthesisExplorer` trained, and its fingerprint.
-
-    ``power`` is the average spectrum of the outputs' residual, (128, 128) float64, centred, mean
-    over colours; ``residual`` the mean squared error of the reconstruction.
-    """
-
-    number: int
-    spec: ArchSpec
-    seed: int
-    steps: int
-    residual: float
-    seconds: float
-    power: NDArray[np.float64]
-
-    @property
-    def label(self) -> str:
-        """``#3 K2-L1-Unearest-Arelu-Nnone-Spost seed 0``."""
-        return f"#{self.number} {self.spec.id} seed {self.seed}"
-
-
-class SynthesisExplorer(Panel):
+class SynthesisExplorer(ModelMaker):
     """Choose an architecture and a seed, train the model, see its fingerprint.
 
     Parameters
@@ -83,15 +60,23 @@ class SynthesisExplorer(Panel):
     Attributes
     ----------
     spec, seed, steps : the settings (traits)
+    extended : bool (trait)
+        Offer also the options that the paper does not have.
+    auto : bool (trait)
+        Train in the background as soon as a setting changes.
     view : {"power", "gain"} (trait)
         Show the average spectrum of the residual of the outputs, or its ratio to that of the
         inputs, both in dB.
-    auto : bool (trait)
-        Train as soon as a setting changes.
+    nearness : {"pattern", "profile"} (trait)
+        What makes a real model near, see :func:`fpkit.nearest.nearest_real`.
+    real : str (trait)
+        The measured model that is shown beside; after every training the nearest one.
     current : MadeModel or None (trait, read it)
     history : tuple of MadeModel (trait, read it)
         The last six models.
-    residual, progress, status, busy : (traits, read them)
+    neighbours : tuple of Neighbour (trait, read it)
+        The real models nearest to `current`, the nearest first.
+    progress, status, busy, error : see :class:`fpkit.panel.Panel`
 
     Examples
     --------
@@ -101,14 +86,10 @@ class SynthesisExplorer(Panel):
     '#1 K2-L1-Unearest-Arelu-Nnone-Spost seed 7'
     """
 
-    spec = traitlets.Instance(ArchSpec)
-    seed = traitlets.Int(0, min=0)
-    steps = traitlets.Int(60, min=2)
     view = traitlets.Enum(get_args(View), default_value="power")
-    auto = traitlets.Bool(False)
-    current = traitlets.Instance(MadeModel, allow_none=True)
-    history = traitlets.Tuple()
-    residual = traitlets.Float(float("nan"))
+    nearness = traitlets.Enum(get_args(Nearness), default_value="pattern")
+    real = traitlets.Unicode()
+    neighbours = traitlets.Tuple()
 
     def __init__(
         self,
@@ -118,237 +99,212 @@ class SynthesisExplorer(Panel):
         spec: ArchSpec | None = None,
         max_steps: int = 60,
     ) -> None:
-        self.images = procedural_images(32, seed=0) if images is None else images
-        self.probes = procedural_images(16, seed=1) if probes is None else probes
-        self._following = False
-        self._made = 0
-        super().__init__(spec=spec or ArchSpec(norm="none"), steps=max_steps)
-        self._build()
-        self.observe(self._settings_changed, names=["spec", "seed", "steps"])
+        super().__init__(images, probes, spec=spec, max_steps=max_steps)
+        self.real = published_as_png()[0].model
+        self._moving = False  # the controls of the axes are following the spec
+        self._build_controls()
+        self._build_views()
+        self.observe(self._move_axes, names=["spec", "extended"])
         self.observe(self._show_busy, names="busy")
+        self.observe(self._find_neighbours, names=["current", "nearness"])
         self.observe(self._draw, names=["current", "view"])
-        self.status = "Choose the settings, then press “Make model”."
-
-    # -- doing ---------------------------------------------------------------------------------
-
-    def make(self) -> MadeModel:
-        """Train the model of the current settings and show its fingerprint.
-
-        A model that is still in the history is shown again without training. An error is shown
-        in the widget and raised.
-        """
-        for known in self.history:
-            if (known.spec, known.seed, known.steps) == (self.spec, self.seed, self.steps):
-                self._finish(known, f"{known.label}: shown again from the history")
-                return known
-        self.busy, self.progress, self.status = True, 0.0, f"Training {self.spec.id} ..."
-        try:
-            with self.reporting():
-                made = self._train()
-        finally:
-            self.busy = False
-        slot = (made.number - 1) % len(LINE_COLOURS)
-        kept = [*self.history[:slot], made, *self.history[slot + 1 :]]
-        self.history = tuple(kept)
-        self._finish(
-            made,
-            f"{made.label}: residual {made.residual:.4f} after {made.steps} steps "
-            f"in {made.seconds:.1f} s",
-        )
-        return made
+        self.observe(self._draw_neighbours, names="neighbours")
+        self.observe(self._draw_real, names="real")
 
     def static(self) -> Image.Image:
-        """The models of the history as one picture: fingerprints above, radial profiles below.
-
-        Makes the model of the current settings first if there is none.
-        """
+        """The models of the history as one picture: fingerprints, the nearest real model of each,
+        radial profiles. Makes the model of the current settings first if there is none."""
         if self.current is None:
             self.make()
-        shown = {made: self._decibels(made.power, self._reference) for made in self.history}
-        limits = robust_limits(np.stack(list(shown.values())))
-        cells = [
-            Cell(values=values, limits=limits, caption=f"#{made.number} seed {made.seed}")
-            for made, values in shown.items()
-        ]
-        fingerprints = montage({"": cells}, cell_size=150, bar=(*limits, "dB"))
-        curves = {made.label: self._profile(made) for made in self.history}
-        chart = line_chart(
-            curves,
-            x_label="frequency (cycles/pixel)",
-            y_label=self._quantity,
-            size=(1010, 300),
-        )
-        return stack([fingerprints, chart])
-
-    def _train(self) -> MadeModel:
-        def report(step: int, _: float) -> None:
-            self.progress = (step + 1) / self.steps
-
-        synthesis = synthesize(
-            self.spec,
-            self.images,
-            seed=self.seed,
-            max_steps=self.steps,
-            progress=False,
-            callback=report,
-        )
-        with torch.no_grad():
-            outputs = synthesis.model(self.probes)
-        self._made += 1
-        return MadeModel(
-            number=self._made,
-            spec=self.spec,
-            seed=self.seed,
-            steps=self.steps,
-            residual=synthesis.residual,
-            seconds=synthesis.seconds,
-            power=_fingerprint(outputs),
-        )
-
-    def _finish(self, made: MadeModel, status: str) -> None:
-        self.progress, self.residual, self.status = 1.0, made.residual, status
-        self.current = made
-
-    # -- numbers to show -----------------------------------------------------------------------
+        nearest = [nearest_real(made.power, by=self.nearness, count=1)[0] for made in self.history]
+        return history_picture(self.history, self._inputs, view=self.view, nearest=nearest)
 
     @cached_property
-    def _reference(self) -> NDArray[np.float64]:
-        """Average spectrum of the residual of the inputs, (128, 128)."""
-        return _fingerprint(self.probes)
+    def _inputs(self) -> FloatArray:
+        """Average spectrum of the residual of the probes, (128, 128)."""
+        return interior_power(self.probes)
 
     @property
-    def _quantity(self) -> str:
-        return "power (dB)" if self.view == "power" else "output / input (dB)"
+    def _measured(self) -> RealFingerprint:
+        return next(f for f in published_as_png() if f.model == self.real)
 
-    def _decibels(self, power: NDArray, reference: NDArray) -> NDArray[np.float64]:
-        return to_db(power) if self.view == "power" else to_db(power) - to_db(reference)
+    def _find_neighbours(self, _: traitlets.Bunch) -> None:
+        if self.current is not None:
+            self.neighbours = tuple(nearest_real(self.current.power, by=self.nearness))
+            self.real = self.neighbours[0].model
 
-    def _profile(self, made: MadeModel) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        frequency, power = radial_profile(made.power)
-        return frequency, self._decibels(power, radial_profile(self._reference)[1])
+    # -- controls ------------------------------------------------------------------------------
 
-    # -- controls and figures ------------------------------------------------------------------
-
-    def _build(self) -> None:
-        wide = {"description_width": "96px"}
-        narrow = {"description_width": "48px"}
-        box = ipywidgets.Layout(width="230px")
+    def _build_controls(self) -> None:
         self._axes = {
-            field: ipywidgets.Dropdown(
-                options=options,
-                value=getattr(self.spec, field),
-                description=_NAMES[field],
-                style=wide,
-                layout=box,
-            )
-            for field, options in AXES.values()
+            field: _dropdown(label, getattr(EXTENDED, field), width=230, label_width=96)
+            for field, label in _LABELS.items()
         }
-        self._seed = ipywidgets.IntSlider(
-            value=self.seed, min=0, max=20, description="seed", style=narrow, layout=box,
-            continuous_update=False,
-        )  # fmt: skip
-        self._steps = ipywidgets.IntSlider(
-            value=self.steps, min=2, max=400, description="steps", style=narrow, layout=box,
-            continuous_update=False,
-        )  # fmt: skip
+        self._move_axes()
+        self._seed = _slider("seed", 0, 20)
+        self._steps = _slider("steps", 2, 400)
         self._make = ipywidgets.Button(
             description="Make model", button_style="primary", icon="play",
             tooltip="Train a model with these settings and show its fingerprint",
         )  # fmt: skip
-        self._auto = ipywidgets.Checkbox(
-            value=self.auto, description="make on every change", indent=False,
-            layout=ipywidgets.Layout(width="180px"),
+        self._cancel = ipywidgets.Button(
+            description="Cancel", icon="stop", disabled=True, tooltip="Stop the training",
+            layout=Layout(width="100px"),
         )  # fmt: skip
-        self._view = ipywidgets.Dropdown(
-            options=[("spectrum of the outputs", "power"), ("outputs / inputs", "gain")],
-            value=self.view, description="show", style=narrow,
-            layout=ipywidgets.Layout(width="270px"),
-        )  # fmt: skip
+        self._auto = _checkbox("make on every change", width=180)
+        self._extended = _checkbox("options beyond the paper", width=230)
+        views = [("spectrum of the outputs", "power"), ("outputs / inputs", "gain")]
+        self._view = _dropdown("show", views, width=270, label_width=48)
+        ways = [("pattern (what is not radial)", "pattern"), ("radial profile", "profile")]
+        self._nearness = _dropdown("nearest by", ways, width=320, label_width=80)
+        models = [f.model for f in published_as_png()]
+        self._real = _dropdown("real model", models, width=340, label_width=80)
+
+        for field, control in self._axes.items():
+            control.observe(lambda change, f=field: self._choose(f, change["new"]), names="value")
+        for name, slider in {"seed": self._seed, "steps": self._steps}.items():
+            self.observe(lambda change, s=slider: _reach(s, change["new"]), names=name)
+            _reach(slider, getattr(self, name))
+        for name, control in {
+            "seed": self._seed, "steps": self._steps, "auto": self._auto, "view": self._view,
+            "extended": self._extended, "nearness": self._nearness, "real": self._real,
+        }.items():  # fmt: skip
+            traitlets.link((self, name), (control, "value"))
+        self._make.on_click(lambda _: self.make_in_background())
+        self._cancel.on_click(lambda _: self.cancel())
+
+    def _choose(self, field: str, option: Any) -> None:
+        if not self._moving:
+            self.spec = replace(self.spec, **{field: option})
+
+    def _move_axes(self, _: traitlets.Bunch | None = None) -> None:
+        """Offer the options of the space and show the spec."""
+        space = EXTENDED if self.extended else PAPER
+        self._moving = True  # they move one by one: no half-changed spec
+        try:
+            for field, control in self._axes.items():
+                options, value = getattr(space, field), getattr(self.spec, field)
+                if value in options:  # else the spec is about to follow `extended`, or that it
+                    control.options = options
+                    control.value = value
+                control.layout.display = "none" if len(options) == 1 else None
+        finally:
+            self._moving = False
+
+    def _show_busy(self, _: traitlets.Bunch) -> None:
+        self._make.disabled = self.busy
+        self._cancel.disabled = not self.busy
+
+    # -- views ---------------------------------------------------------------------------------
+
+    def _build_views(self) -> None:
         blank = np.zeros((128, 128), np.float32)
+        real = _decibels_of(self._measured)
         self._heatmap = go.FigureWidget(spectrum_heatmap(blank, title="fingerprint"))
         self._profiles = go.FigureWidget(
             radial_profiles({"": ([0.0], [0.0])}, title="radial profile", size=(500, 380))
         )
-        self._profiles.update_layout(showlegend=False)  # the strip below has the colours
-        self._strip = ipywidgets.HBox(layout=ipywidgets.Layout(flex_flow="row wrap"))
-
-        for field, control in self._axes.items():
-            control.observe(lambda change, f=field: self._choose(f, change["new"]), names="value")
-        for name, control in {
-            "seed": self._seed, "steps": self._steps, "auto": self._auto, "view": self._view,
-        }.items():  # fmt: skip
-            traitlets.link((self, name), (control, "value"))
-        self._make.on_click(lambda _: self.make())
-
-        order = ["upsample", "activation", "norm", "order", "blocks", "layers"]
-        settings = ipywidgets.Box(
-            [*(self._axes[field] for field in order), self._seed, self._steps],
-            layout=ipywidgets.Layout(flex_flow="row wrap"),
+        self._bars = go.FigureWidget(
+            score_bars({"": 0.0}, title="nearest real models").update_layout(width=480, height=340)
         )
-        actions = ipywidgets.Box(
-            [self._make, self.bar, self._auto, self._view],
-            layout=ipywidgets.Layout(flex_flow="row wrap", align_items="center"),
-        )
-        self._figures = ipywidgets.Box(
-            [self._heatmap, self._profiles], layout=ipywidgets.Layout(flex_flow="row wrap")
-        )
-        self.children = [settings, actions, self.message]  # figures come with the first model
+        self._real_map = go.FigureWidget(spectrum_heatmap(real, title=self.real, size=340))
+        self._strip = ipywidgets.Box(layout=Layout(flex_flow="row wrap"))
+        settings = _row(*self._axes.values(), self._seed, self._steps, self._extended)
+        actions = _row(self._make, self._cancel, self.bar, self._auto, self._view)
+        self._views = [
+            _row(self._heatmap, self._profiles),
+            self._strip,
+            _row(self._nearness, self._real),
+            _row(self._bars, self._real_map),
+        ]
+        self.children = [settings, actions, self.message]  # the views come with the first model
 
-    def _choose(self, field: str, option: Any) -> None:
-        if not self._following:
-            self.spec = replace(self.spec, **{field: option})
-
-    def _settings_changed(self, change: traitlets.Bunch) -> None:
-        if change["name"] == "spec":
-            self._following = True  # the dropdowns move one by one: no half-changed spec
-            try:
-                for field, control in self._axes.items():
-                    control.value = getattr(self.spec, field)
-            finally:
-                self._following = False
-        if self.auto:
-            self.make()
-        else:
-            self.status = "Settings changed: press “Make model” to see their fingerprint."
-
-    def _show_busy(self, _: traitlets.Bunch) -> None:
-        self._make.disabled = self.busy
-
-    def _draw(self, _: traitlets.Bunch | None = None) -> None:
+    def _draw(self, _: traitlets.Bunch) -> None:
         if self.current is None:
             return
-        values = self._decibels(self.current.power, self._reference).astype(np.float32)
-        low, high = robust_limits(values)
-        with self._heatmap.batch_update():
-            self._heatmap.data[0].update(z=values, zmin=low, zmax=high)
-            self._heatmap.layout.title.text = f"fingerprint of #{self.current.number}"
-        fresh = radial_profiles(
-            {made.label: self._profile(made) for made in self.history},
-            highlight=self.current.label,
+        values = decibels(self.current.power, self._inputs, view=self.view)
+        _recolour(self._heatmap, values, title=f"fingerprint of #{self.current.number}")
+        self._draw_profiles()
+        self._strip.children = [self._slot(i, made) for i, made in enumerate(self.history)]
+        self.children = [*self.children[:3], *self._views]
+
+    def _draw_profiles(self) -> None:
+        if self.current is not None:
+            fresh = profiles_figure(
+                self.history, self.current, self._inputs, view=self.view, real=self._measured
+            )
+            _replace_traces(self._profiles, fresh)
+
+    def _draw_neighbours(self, _: traitlets.Bunch) -> None:
+        _replace_traces(self._bars, neighbours_figure(self.neighbours, by=self.nearness))
+
+    def _draw_real(self, _: traitlets.Bunch) -> None:
+        _recolour(self._real_map, _decibels_of(self._measured), title=self.real)
+        self._draw_profiles()
+
+    def _slot(self, slot: int, made: MadeModel) -> ipywidgets.VBox:
+        shown = ipywidgets.HTML(
+            thumbnail(made, self._inputs, view=self.view, slot=slot, current=made is self.current)
         )
-        with self._profiles.batch_update():
-            self._profiles.data = ()
-            self._profiles.add_traces(fresh.data)
-            self._profiles.layout.yaxis.title.text = self._quantity
-        self.children = [*self.children[:3], self._figures, self._strip]
-        self._strip.children = [self._thumbnail(i, made) for i, made in enumerate(self.history)]
-
-    def _thumbnail(self, slot: int, made: MadeModel) -> ipywidgets.HTML:
-        cell = Cell(values=self._decibels(made.power, self._reference))
-        png = base64.b64encode(png_bytes(picture(cell, size=128))).decode()
-        parts = made.spec.id.split("-")
-        weight = "bold" if made is self.current else "normal"
-        return ipywidgets.HTML(
-            f'<figure style="margin: 0 24px 8px 0; font-weight: {weight}">'
-            f'<img src="data:image/png;base64,{png}" alt="fingerprint of {made.label}">'
-            f'<figcaption style="line-height: 1.3; font-size: 12px">'
-            f'<span style="color: {LINE_COLOURS[slot]}">&#9632;</span> #{made.number} '
-            f"seed {made.seed}<br>{' '.join(parts[:3])}<br>{' '.join(parts[3:])}<br>"
-            f"residual {made.residual:.4f}</figcaption></figure>"
-        )
+        again = ipywidgets.Button(
+            description=f"Back to #{made.number}", disabled=made is self.current,
+            tooltip=f"Show {made.label} again, with its settings", layout=Layout(width="128px"),
+        )  # fmt: skip
+        again.on_click(lambda _: self.recall(made.number))
+        return ipywidgets.VBox([shown, again], layout=Layout(margin="0 20px 8px 0"))
 
 
-def _fingerprint(images: Tensor) -> NDArray[np.float64]:
-    """Average residual spectrum of the interior of `images`, mean over colours: (128, 128)."""
-    interior = images[..., _MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
-    return average_spectrum(interior, residual="median").mean(axis=0)
+def _decibels_of(fingerprint: RealFingerprint) -> FloatArray:
+    return to_db(fingerprint.spectra["median"])
+
+
+def _recolour(figure: go.FigureWidget, values: FloatArray, *, title: str) -> None:
+    """Show other values in a heat map."""
+    low, high = robust_limits(values)
+    with figure.batch_update():
+        figure.data[0].update(z=values.astype(np.float32), zmin=low, zmax=high)
+        figure.layout.title.text = title
+
+
+def _replace_traces(figure: go.FigureWidget, fresh: go.Figure) -> None:
+    """Show the traces and axes of `fresh`."""
+    with figure.batch_update():
+        figure.data = ()
+        figure.add_traces(fresh.data)
+        figure.update_xaxes(fresh.layout.xaxis.to_plotly_json())
+        figure.update_yaxes(fresh.layout.yaxis.to_plotly_json())
+
+
+def _dropdown(
+    label: str, options: Sequence[Any], *, width: int, label_width: int
+) -> ipywidgets.Dropdown:
+    return ipywidgets.Dropdown(
+        options=options,
+        description=label,
+        style={"description_width": f"{label_width}px"},
+        layout=Layout(width=f"{width}px"),
+    )
+
+
+def _slider(label: str, low: int, high: int) -> ipywidgets.IntSlider:
+    return ipywidgets.IntSlider(
+        min=low,
+        max=high,
+        description=label,
+        style={"description_width": "48px"},
+        layout=Layout(width="230px"),
+        continuous_update=False,
+    )
+
+
+def _reach(slider: ipywidgets.IntSlider, value: int) -> None:
+    """Let a slider go as far as a value that was set from code."""
+    slider.max = max(slider.max, value)
+
+
+def _checkbox(label: str, *, width: int) -> ipywidgets.Checkbox:
+    return ipywidgets.Checkbox(description=label, indent=False, layout=Layout(width=f"{width}px"))
+
+
+def _row(*children: ipywidgets.Widget) -> ipywidgets.Box:
+    return ipywidgets.Box(children, layout=Layout(flex_flow="row wrap", align_items="center"))
