@@ -84,7 +84,7 @@ def harmonics(
     if not 0 < count < samples // 2:
         raise ValueError(f"count must be between 1 and samples / 2, got {count}")
     theta = torch.arange(samples, dtype=torch.float64) * (2 * math.pi / samples)
-    out = _function(activation)(offset + amplitude * theta.cos())
+    out = activation_function(activation)(offset + amplitude * theta.cos())
     measured = np.fft.rfft(out.numpy()).real[: count + 1] * (2 / samples)
     measured[0] /= 2
     predicted = fourier_cosines(activation, amplitude=amplitude, offset=offset, count=count)
@@ -123,7 +123,7 @@ def image_harmonics(
         raise ValueError(f"cycles must not be multiples of the size, got {cycles} and {size}")
     axis = torch.arange(size, dtype=torch.float64) * (2 * math.pi / size)
     theta = cycles[0] * axis[:, None] + cycles[1] * axis[None]
-    out = _function(activation)(offset + amplitude * theta.cos())
+    out = activation_function(activation)(offset + amplitude * theta.cos())
     measured = np.abs(np.fft.fft2(out.numpy())) / size**2
     count = 400_000 if activation in ("relu", "leaky") else 512
     values = fourier_cosines(activation, amplitude=amplitude, offset=offset, count=count)
@@ -150,7 +150,7 @@ def fourier_cosines(
     """
     if not amplitude > 0:
         raise ValueError(f"amplitude must be above 0, got {amplitude}")
-    _function(activation)
+    activation_function(activation)
     if activation in ("relu", "leaky"):
         slope = LEAKY_SLOPE if activation == "leaky" else 0.0
         rectified = _rectified_cosines(amplitude, offset, count)
@@ -198,7 +198,7 @@ _SCALAR: dict[str, Callable[[FloatArray], FloatArray]] = {
 }
 
 
-def _function(name: str) -> Callable[[Tensor], Tensor]:
+def activation_function(name: str) -> Callable[[Tensor], Tensor]:
     if name not in get_args(ActivationName):
         raise ValueError(f"activation must be one of {get_args(ActivationName)}, got {name!r}")
     powers = {"square": 2, "cube": 3}

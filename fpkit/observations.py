@@ -130,8 +130,30 @@ def replicas(upsampling: Upsampling, signal: Tensor, *, weight: Tensor | None = 
     """
     kernel = upsampling_kernel(upsampling, weight=weight)
     z = _signal(signal, kernel.shape[1])
-    height, width = (2 * side for side in z.shape[1:])
-    wrapped = functional.pad(z[None], [_WRAP] * 4, mode="circular")
+    inner = upsampled(upsampling, z[None], weight=weight)[0]
+    height, width = inner.shape[1:]
+    response = frequency_response(kernel, (height, width))
+    tiled = np.tile(np.fft.fft2(z.numpy()), (1, 2, 2))
+    return _filtered(z, inner, response, (response * tiled).sum(axis=1))
+
+
+def upsampled(upsampling: Upsampling, signals: Tensor, *, weight: Tensor | None = None) -> Tensor:
+    """Upsample by 2 with torch's own operators, as if every signal repeated beyond its borders.
+
+    Parameters
+    ----------
+    upsampling, weight
+        See :func:`replicas`.
+    signals
+        (n, i, h, w) float64.
+
+    Returns
+    -------
+    Tensor
+        (n, o, 2h, 2w).
+    """
+    height, width = (2 * side for side in signals.shape[2:])
+    wrapped = functional.pad(signals, [_WRAP] * 4, mode="circular")
     if upsampling in ("nearest", "bilinear", "bicubic"):
         aligned = None if upsampling == "nearest" else False
         large = functional.interpolate(
@@ -140,12 +162,9 @@ def replicas(upsampling: Upsampling, signal: Tensor, *, weight: Tensor | None = 
     elif upsampling == "shuffle":
         large = functional.pixel_shuffle(wrapped, 2)
     else:
-        taps = torch.from_numpy(kernel).transpose(0, 1)
+        taps = torch.from_numpy(upsampling_kernel(upsampling, weight=weight)).transpose(0, 1)
         large = functional.conv_transpose2d(wrapped, taps, stride=2)
-    inner = large[0, :, 2 * _WRAP :, 2 * _WRAP :][:, :height, :width]
-    response = frequency_response(kernel, (height, width))
-    tiled = np.tile(np.fft.fft2(z.numpy()), (1, 2, 2))
-    return _filtered(z, inner, response, (response * tiled).sum(axis=1))
+    return large[:, :, 2 * _WRAP :, 2 * _WRAP :][:, :, :height, :width]
 
 
 def convolution(signal: Tensor, weight: Tensor, *, bias: Tensor | None = None) -> Filtered:
