@@ -1,6 +1,7 @@
 """All interactive views for Jupyter: each has its module, its state in traits and ``.static()``."""
 
 from fpkit.block_explorer import BlockExplorer
+from fpkit.fingerprint_browser import FingerprintBrowser
 from fpkit.synthesis_explorer import SynthesisExplorer
 
-__all__ = ["BlockExplorer", "SynthesisExplorer"]
+__all__ = ["BlockExplorer", "FingerprintBrowser", "SynthesisExplorer"]

@@ -1,0 +1,429 @@
+"""Two models side by side, real or synthetic: spectrum, radial profile, autocorrelation."""
+
+import html
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import ipywidgets
+import numpy as np
+import plotly.graph_objects as go
+import torch
+import traitlets
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from fpkit.lattice import ring_peaks
+from fpkit.nearest import spectral_pattern
+from fpkit.panel import Panel
+from fpkit.pictures import Cell, line_chart, montage, robust_limits, stack
+from fpkit.plots import autocorrelation_heatmap, central_lags, radial_profiles, spectrum_heatmap
+from fpkit.procedural import procedural_images
+from fpkit.realworld import RESIDUALS, RealFingerprint, real_fingerprints
+from fpkit.residual import ResidualName
+from fpkit.spectrum import autocorrelation, average_spectrum, radial_profile, to_db
+from fpkit.zoo import Zoo
+
+FloatArray = NDArray[np.float64]
+Scale = Literal["db", "pattern", "linear"]
+Side = Literal["left", "right"]
+
+SIDES: tuple[Side, ...] = get_args(Side)
+UNITS: dict[Scale, str] = {"db": "dB", "pattern": "dB", "linear": "x mean"}
+PROFILES: dict[Scale, str] = {
+    "db": "power (dB)",
+    "pattern": "highest of the ring (dB)",
+    "linear": "power (x mean)",
+}
+YOURS, SCENES = "your images", "procedural scenes"
+LAGS = 32
+_IMAGES, _MARGIN = 24, 16  # as many as of a real model; zero padding marks a border of 16 pixels
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Source:
+    """One model to look at.
+
+    Attributes
+    ----------
+    name, group
+        The model, and the list it is in.
+    format, content, sizes
+        Of its images; empty where nobody knows.
+    facts
+        A line about it, for people.
+    measure
+        From the name of a residual to the average spectrum, (128, 128) centred power.
+    """
+
+    name: str
+    group: str
+    format: str
+    content: str
+    sizes: str
+    facts: str
+    measure: Callable[[ResidualName], FloatArray]
+
+
+def caveats(left: Source, right: Source) -> list[str]:
+    """Why a difference between two fingerprints need not be one of the models.
+
+    Examples
+    --------
+    >>> a, b = (real_source(f) for f in real_fingerprints()[:2])
+    >>> caveats(a, b)[0]
+    'file formats differ (jpeg, png)'
+    """
+    found = []
+    for what, a, b in (
+        ("file formats differ", left.format, right.format),
+        ("subjects differ", left.content, right.content),
+        ("image sizes differ", left.sizes, right.sizes),
+    ):
+        if a and b and a != b:
+            found.append(f"{what} ({a}, {b})")
+    return found
+
+
+def real_source(fingerprint: RealFingerprint) -> Source:
+    """A measured real model."""
+    f = fingerprint
+
+    def measure(residual: ResidualName) -> FloatArray:
+        if residual not in f.spectra:
+            raise ValueError(
+                f"{f.model} was measured with the residuals {', '.join(f.spectra)}, not {residual}"
+            )
+        return f.spectra[residual]
+
+    sizes = ", ".join(f.sizes)
+    decoder = f", decoder {f.decoder}" if f.decoder != f.model else ""
+    return Source(
+        name=f.model,
+        group=f"real: {f.family}",
+        format=f.format,
+        content=f.content,
+        sizes=sizes,
+        facts=f"{f.family}{decoder}; {f.images} images of {f.content}, {sizes} {f.format}",
+        measure=measure,
+    )
+
+
+class FingerprintBrowser(Panel):
+    """Look at the fingerprints of two models side by side.
+
+    Parameters
+    ----------
+    left, right : str, optional
+        Names of models to begin with.
+    images : mapping of name to Tensor (n, c, h, w) in [0, 1], optional
+        Images of further models, at least 128 x 128 pixels: they join the lists.
+    zoo : Zoo, optional
+        Synthetic models; the starter zoo by default. A spectrum is measured, on 24 procedural
+        scenes, when its model is first chosen, in about a second.
+    fingerprints : sequence of RealFingerprint, optional
+        Real models; those that come with fpkit by default.
+
+    Attributes
+    ----------
+    left, right : names of the models (traits)
+    residual : {"median", "none"} (trait)
+        What was taken from the images before the spectrum.
+    scale : {"db", "pattern", "linear"} (trait)
+        Power in dB; its :func:`fpkit.nearest.spectral_pattern`, which shows lattices and
+        directions only (the profile is then the highest value of each ring); or power over its
+        mean, which shows only what is strongest.
+    shared : bool (trait)
+        Both sides have the same colours for the same values.
+    alike : float (trait, read it)
+        Correlation of the two spectra in dB.
+    status, error : (traits, read them)
+
+    Examples
+    --------
+    >>> browser = FingerprintBrowser("sd1x-compvis", "stabilityai-sd1-dcsan")
+    >>> browser.status
+    'Correlation of the two spectra in dB: 0.92. Careful: subjects differ (prompts-d, prompts-a).'
+    """
+
+    left = traitlets.Unicode()
+    right = traitlets.Unicode()
+    residual = traitlets.Enum(RESIDUALS, default_value="median")
+    scale = traitlets.Enum(get_args(Scale), default_value="db")
+    shared = traitlets.Bool(True)
+    alike = traitlets.Float(float("nan"))
+
+    def __init__(
+        self,
+        left: str | None = None,
+        right: str | None = None,
+        *,
+        images: Mapping[str, Tensor] | None = None,
+        zoo: Zoo | None = None,
+        fingerprints: Sequence[RealFingerprint] | None = None,
+    ) -> None:
+        self.zoo = Zoo.load() if zoo is None else zoo
+        measured = real_fingerprints() if fingerprints is None else fingerprints
+        own = [_own_source(name, tensor) for name, tensor in (images or {}).items()]
+        real = sorted((real_source(f) for f in measured), key=lambda source: source.group)
+        synthetic = sorted(self.zoo.model_ids)
+        self.sources = {
+            source.name: source for source in [*own, *real, *map(self._synthetic, synthetic)]
+        }
+        self._measured: dict[tuple[str, ResidualName], FloatArray] = {}
+        self._following = False
+        names = list(self.sources)
+        super().__init__(
+            left=names[0] if left is None else left, right=names[-1] if right is None else right
+        )
+        self._build()
+        self.observe(self._models_changed, names=list(SIDES))
+        self.observe(self._draw, names=[*SIDES, "residual", "scale", "shared"])
+        self._models_changed()
+        self._draw()
+
+    # -- numbers to show -----------------------------------------------------------------------
+
+    def power(self, name: str, residual: ResidualName | None = None) -> FloatArray:
+        """Average spectrum of model `name`, (128, 128) centred power; measured once."""
+        key = name, residual or self.residual
+        if key not in self._measured:
+            self._measured[key] = self.sources[name].measure(key[1])
+        return self._measured[key]
+
+    def static(self) -> Image.Image:
+        """The view as a picture: spectra and autocorrelations above, radial profiles below."""
+        spectra, lags = self._spectra(), self._lags()
+        limits, near = self._limits(spectra), self._limits(lags)
+        cells, titles = [], []
+        for side in SIDES:
+            cells.append(Cell(values=spectra[side], limits=limits[side], caption="spectrum"))
+            cells.append(
+                Cell(
+                    values=lags[side], limits=near[side], palette="cividis",
+                    caption="autocorrelation",
+                )
+            )  # fmt: skip
+            titles += [_lines(getattr(self, side), 26), ""]
+        bar = (*limits["left"], UNITS[self.scale].replace(" ", "\n")) if self.shared else None
+        chart = line_chart(
+            {_short(name, 40): curve for name, curve in self._profiles().items()},
+            x_label="frequency (cycles/pixel)",
+            y_label=PROFILES[self.scale],
+            size=(920, 260),
+        )
+        return stack([montage({"": cells}, columns=titles, cell_size=190, bar=bar), chart])
+
+    def _spectra(self) -> dict[Side, FloatArray]:
+        return {side: _scaled(self.power(getattr(self, side)), self.scale) for side in SIDES}
+
+    def _lags(self) -> dict[Side, FloatArray]:
+        return {
+            side: central_lags(autocorrelation(self.power(getattr(self, side))), LAGS)
+            for side in SIDES
+        }
+
+    def _profiles(self) -> dict[str, tuple[FloatArray, FloatArray]]:
+        return {
+            f"{side}: {getattr(self, side)}": _profile(self.power(getattr(self, side)), self.scale)
+            for side in SIDES
+        }
+
+    def _limits(self, values: Mapping[Side, FloatArray]) -> dict[Side, tuple[float, float]]:
+        if self.shared:
+            return dict.fromkeys(SIDES, robust_limits(np.stack(list(values.values()))))
+        return {side: robust_limits(values[side]) for side in SIDES}
+
+    def _synthetic(self, name: str) -> Source:
+        def measure(residual: ResidualName) -> FloatArray:
+            scenes = procedural_images(_IMAGES, 128 + 2 * _MARGIN, seed=0)
+            made = self.zoo.apply(name, scenes)[..., _MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
+            for each in RESIDUALS:  # the images are the dear part
+                self._measured[name, each] = average_spectrum(made, residual=each).mean(axis=0)
+            return self._measured[name, residual]
+
+        entry = self.zoo.entry(name)
+        return Source(
+            name=name,
+            group=f"synthetic: {name.split('-U')[1].split('-')[0]}",
+            format="png",
+            content=SCENES,
+            sizes="128x128",
+            facts=f"synthetic; {_IMAGES} {SCENES}; reconstruction residual {entry['residual']:.4f}",
+            measure=measure,
+        )
+
+    # -- controls and figures ------------------------------------------------------------------
+
+    @traitlets.validate("left", "right")
+    def _known(self, proposal: traitlets.Bunch) -> str:
+        name = proposal["value"]
+        if name not in self.sources:
+            raise ValueError(f"no model {name!r}: `sources` has all {len(self.sources)} names")
+        return name
+
+    def _build(self) -> None:
+        groups = list(dict.fromkeys(source.group for source in self.sources.values()))
+        style, wide = {"description_width": "52px"}, ipywidgets.Layout(width="440px")
+        self._group, self._model, self._facts, columns = {}, {}, {}, []
+        self._heatmaps, self._autos = {}, {}
+        for side in SIDES:
+            name = getattr(self, side)
+            self._group[side] = ipywidgets.Dropdown(
+                options=groups, value=self.sources[name].group, description=f"{side}: list",
+                style={"description_width": "72px"}, layout=wide,
+            )  # fmt: skip
+            self._model[side] = ipywidgets.Dropdown(
+                options=self._names(self.sources[name].group), value=name, description="model",
+                style={"description_width": "72px"}, layout=wide,
+            )  # fmt: skip
+            self._facts[side] = ipywidgets.HTML(layout=ipywidgets.Layout(width="440px"))
+            power = np.zeros((128, 128))
+            self._heatmaps[side] = go.FigureWidget(spectrum_heatmap(power, title=" ", size=400))
+            self._autos[side] = go.FigureWidget(
+                autocorrelation_heatmap(power, lags=LAGS, title=" ", size=290)
+            )
+            self._group[side].observe(
+                lambda change, s=side: self._choose_group(s, change["new"]), names="value"
+            )
+            self._model[side].observe(
+                lambda change, s=side: self._choose(s, change["new"]), names="value"
+            )
+            columns.append(
+                ipywidgets.VBox(
+                    [
+                        self._group[side],
+                        self._model[side],
+                        self._facts[side],
+                        self._heatmaps[side],
+                    ]
+                )
+            )
+        blank = {name: ([0.0], [0.0]) for name in SIDES}
+        self._chart = go.FigureWidget(
+            radial_profiles(blank, title="radial profile", size=(330, 290))
+        )
+        self._chart.update_layout(legend={"y": 1, "yanchor": "top", "x": 1, "xanchor": "right"})
+        self._residual = ipywidgets.Dropdown(
+            options=[("image - median", "median"), ("image - mean", "none")],
+            value=self.residual, description="residual", style=style,
+            layout=ipywidgets.Layout(width="220px"),
+        )  # fmt: skip
+        self._scale = ipywidgets.Dropdown(
+            options=[("power in dB", "db"), ("dB above its ring", "pattern"), ("power", "linear")],
+            value=self.scale, description="scale", style=style,
+            layout=ipywidgets.Layout(width="220px"),
+        )  # fmt: skip
+        self._shared = ipywidgets.Checkbox(
+            value=self.shared, description="same colours on both sides", indent=False,
+            layout=ipywidgets.Layout(width="240px"),
+        )  # fmt: skip
+        for trait, control in {
+            "residual": self._residual, "scale": self._scale, "shared": self._shared,
+        }.items():  # fmt: skip
+            traitlets.link((self, trait), (control, "value"))
+        wrap = ipywidgets.Layout(flex_flow="row wrap")
+        settings = ipywidgets.Box([self._residual, self._scale, self._shared], layout=wrap)
+        autos = ipywidgets.Box([*self._autos.values(), self._chart], layout=wrap)
+        self.children = [ipywidgets.Box(columns, layout=wrap), settings, self.message, autos]
+
+    def _names(self, group: str) -> list[str]:
+        return [name for name, source in self.sources.items() if source.group == group]
+
+    def _choose_group(self, side: Side, group: str) -> None:
+        if not self._following:
+            setattr(self, side, self._names(group)[0])
+
+    def _choose(self, side: Side, name: str) -> None:
+        if not self._following:
+            setattr(self, side, name)
+
+    def _models_changed(self, _: traitlets.Bunch | None = None) -> None:
+        self._following = True  # the dropdowns move one by one
+        try:
+            for side in SIDES:
+                source = self.sources[getattr(self, side)]
+                self._group[side].value = source.group
+                if source.name not in self._model[side].options:
+                    self._model[side].options = self._names(source.group)
+                self._model[side].value = source.name
+                self._facts[
+                    side
+                ].value = f'<div style="line-height: 1.4">{html.escape(source.facts)}</div>'
+        finally:
+            self._following = False
+
+    def _draw(self, _: traitlets.Bunch | None = None) -> None:
+        with self.reporting():
+            if any((getattr(self, s), self.residual) not in self._measured for s in SIDES):
+                self.status = "Measuring ..."
+            spectra, lags = self._spectra(), self._lags()
+            limits, near = self._limits(spectra), self._limits(lags)
+            for side in SIDES:
+                title = _short(getattr(self, side), 44)
+                self._update(
+                    self._heatmaps[side],
+                    spectrum_heatmap(
+                        spectra[side], title=title, unit=UNITS[self.scale], limits=limits[side]
+                    ),
+                )
+                self._update(
+                    self._autos[side],
+                    autocorrelation_heatmap(
+                        autocorrelation(self.power(getattr(self, side))),
+                        lags=LAGS, title=f"autocorrelation, {side}", limits=near[side],
+                    ),
+                )  # fmt: skip
+            curves = {side: c for side, c in zip(SIDES, self._profiles().values(), strict=True)}
+            self._update(self._chart, radial_profiles(curves, title="radial profile"))
+            self._chart.layout.yaxis.title.text = PROFILES[self.scale]
+            a, b = (to_db(self.power(getattr(self, side))).ravel() for side in SIDES)
+            self.alike = float(np.corrcoef(a, b)[0, 1])
+            doubts = caveats(*(self.sources[getattr(self, side)] for side in SIDES))
+            careful = f" Careful: {'; '.join(doubts)}." if doubts else ""
+            self.status = f"Correlation of the two spectra in dB: {self.alike:.2f}.{careful}"
+
+    @staticmethod
+    def _update(figure: go.FigureWidget, fresh: go.Figure) -> None:
+        """Give a figure in the page the data and the title of another one."""
+        with figure.batch_update():
+            for old, new in zip(figure.data, fresh.data, strict=True):
+                values = new.to_plotly_json()
+                old.update({key: value for key, value in values.items() if key != "type"})
+            figure.layout.title.text = fresh.layout.title.text
+
+
+def _own_source(name: str, images: Tensor) -> Source:
+    images = torch.as_tensor(images)
+    size = f"{images.shape[-1]}x{images.shape[-2]}"
+    return Source(
+        name=name, group=YOURS, format="", content="", sizes="",
+        facts=f"{len(images)} images of yours, {size}",
+        measure=lambda residual: average_spectrum(images, residual=residual).mean(axis=0),
+    )  # fmt: skip
+
+
+def _scaled(power: FloatArray, scale: Scale) -> FloatArray:
+    if scale == "db":
+        return to_db(power)
+    return spectral_pattern(power) if scale == "pattern" else power / power.mean()
+
+
+def _profile(power: FloatArray, scale: Scale) -> tuple[FloatArray, FloatArray]:
+    if scale == "pattern":
+        return ring_peaks(spectral_pattern(power))
+    frequency, rings = radial_profile(power)
+    return frequency, to_db(rings) if scale == "db" else rings / power.mean()
+
+
+def _short(name: str, most: int) -> str:
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
+def _lines(name: str, most: int) -> str:
+    """Two lines at most, broken after a hyphen where possible."""
+    if len(name) <= most:
+        return name
+    cut = name.rfind("-", 0, most) + 1 or most
+    return f"{name[:cut]}\n{_short(name[cut:], most)}"
