@@ -1,4 +1,4 @@
-"""The fingerprint browser without a page: traits are set and read, controls moved as a page would."""
+"""The fingerprint browser without a page: traits are set, controls moved as a page would."""
 
 import numpy as np
 import pytest
