@@ -77,6 +77,8 @@ CHAINS = [
     "plots fingerprint_browser widgets",
     "spectrum lattice fingerprint_browser",
     "checks checks_start teach",
+    "lesson grading cli_grade cli",
+    "checks grading",
     "projection scatter embedding_map widgets",
     "checks checks_map teach",
 ]
