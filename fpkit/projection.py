@@ -368,10 +368,9 @@ def same_label(
     parts = np.arange(len(names)) if groups is None else np.asarray(groups)
     _same_length(order, parts)
     allowed = parts[order] != parts[:, None]
-    if allowed.sum(axis=1).min() < k:
-        raise ValueError(
-            f"k must be at most {allowed.sum(axis=1).min()} with these groups, got {k}"
-        )
+    most = int(allowed.sum(axis=1).min())
+    if not 1 <= k <= most:
+        raise ValueError(f"k must be 1 to {most}, the others outside a group, got {k}")
     alike = names[order] == names[:, None]
     first = allowed & (allowed.cumsum(axis=1) <= k)
     return LabelShare(

@@ -1,6 +1,5 @@
 """Maps by their properties, and by umap-learn and scikit-learn as oracles."""
 
-import subprocess
 import sys
 
 import numpy as np
@@ -191,15 +190,3 @@ def test_without_umap_learn_the_error_says_what_to_install(clusters, monkeypatch
     monkeypatch.setitem(sys.modules, "umap", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'fpkit\[lab\]'"):
         umap(clusters)
-
-
-def test_the_measures_of_trust_load_neither_umap_nor_numba():
-    code = (
-        "import sys, numpy as np\n"
-        "from fpkit import projection as p\n"
-        "x = np.random.default_rng(0).normal(size=(40, 4))\n"
-        "p.trustworthiness(x, p.pca(x).coordinates)\n"
-        "print({'umap', 'numba', 'scipy', 'sklearn'} & set(sys.modules))"
-    )
-    command = [sys.executable, "-W", "error", "-c", code]
-    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "set()\n"
