@@ -117,7 +117,9 @@ class SynthesisExplorer(ModelMaker):
         if self.current is None:
             self.make()
         nearest = [nearest_real(made.power, by=self.nearness, count=1)[0] for made in self.history]
-        return history_picture(self.history, self._inputs, view=self.view, nearest=nearest)
+        return history_picture(
+            self.history, self._inputs, view=self.view, nearest=nearest, by=self.nearness
+        )
 
     @cached_property
     def _inputs(self) -> FloatArray:

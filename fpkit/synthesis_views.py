@@ -116,6 +116,7 @@ def history_picture(
     *,
     view: View,
     nearest: Sequence[Neighbour] = (),
+    by: Nearness = "pattern",
 ) -> Image.Image:
     """Fingerprints of at most six models, real ones like them, and radial profiles.
 
@@ -127,6 +128,8 @@ def history_picture(
     view : {"power", "gain"}
     nearest : sequence of Neighbour
         The nearest real model of each, or none; each is coloured by its own extremes.
+    by : {"pattern", "profile"}
+        The measure to print under them.
     """
     shown = [decibels(made.power, inputs, view=view) for made in history]
     limits = robust_limits(np.stack(shown))
@@ -134,21 +137,22 @@ def history_picture(
         Cell(values=values, limits=limits, caption=f"#{made.number} seed {made.seed}")
         for made, values in zip(history, shown, strict=True)
     ]
-    sheets = [montage({"made": cells}, cell_size=138, bar=(*limits, "dB"))]
+    rows = {"made": cells}
     if nearest:
-        row = [
-            Cell(values=to_db(n.fingerprint.spectra["median"]), caption=_short(n.model))
+        rows["nearest\nreal"] = [
+            Cell(values=to_db(n.fingerprint.spectra["median"]), caption=_caption(n, by=by))
             for n in nearest
         ]
-        sheets.append(montage({"real": row}, cell_size=138))
     curves = {made.label: profile_curve(made.power, inputs, view=view) for made in history}
-    sheets.append(
-        line_chart(
-            curves, x_label="frequency (cycles/pixel)", y_label=QUANTITY[view], size=(1010, 300)
-        )
+    chart = line_chart(
+        curves, x_label="frequency (cycles/pixel)", y_label=QUANTITY[view], size=(1010, 300)
     )
-    return stack(sheets)
+    return stack([montage(rows, cell_size=138, bar=(*limits, "dB")), chart])
 
 
-def _short(name: str, *, length: int = 21) -> str:
-    return name if len(name) <= length else f"{name[: length - 1]}…"
+def _caption(neighbour: Neighbour, *, by: Nearness, length: int = 17) -> str:
+    name = neighbour.model
+    short = name if len(name) <= length else f"{name[: length - 1]}…"
+    if by == "pattern":
+        return f"{short} {neighbour.correlation:.2f}"
+    return f"{short} {neighbour.profile_distance:.1f} dB"
