@@ -1,5 +1,6 @@
 # make lab     create .venv, install, open JupyterLab     (make lab ARGS=--no-browser)
 # make test    create .venv, install, run the tests       (make test ARGS="-k images")
+# make notebooks   build and run all notebooks            (make notebooks ARGS=00_start_here)
 #
 # PYTHON=python3.12     another interpreter for .venv (>= 3.10)
 # PIP_ARGS="..."        passed to pip, e.g. the index of CPU-only builds of torch
@@ -19,7 +20,7 @@ test: .venv/.test
 	$(BIN)/python -m pytest $(ARGS)
 
 notebooks: .venv/.test
-	$(BIN)/python notebooks/build.py
+	$(BIN)/python notebooks/build.py $(ARGS)
 
 clean:
 	rm -rf .venv dist build .pytest_cache .ruff_cache

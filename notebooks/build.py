@@ -5,6 +5,7 @@
     python notebooks/build.py --check           is every source in form, every notebook fresh?
     python notebooks/build.py --run --jobs 2    execute everything, write nothing
     python notebooks/build.py --budget full     measure the full budget, build nothing
+    python notebooks/build.py --handout DIR     write student notebooks without any solutions
     python notebooks/build.py --nbgrader DIR    write assignments for nbgrader
 
 How a source is written says course/sources.py. Outputs are kept, so that a notebook reads well
@@ -22,7 +23,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from course import runtimes, syllabus
-from course.assignments import write_assignments
+from course.assignments import write_assignments, write_handout
 from course.execution import Outcome, run, verdict_problems
 from course.form import form_problems
 from course.sources import Source, find_sources, skeleton
@@ -137,15 +138,17 @@ def in_parallel(tasks: list[Callable[[], list[str]]], jobs: int) -> list[str]:
         return [problem for future in waiting for problem in future.result()]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The grammar of this script."""
+    grammar = argparse.ArgumentParser(
         description=(__doc__ or "").split("\n")[0],
-        epilog="With neither of the first three it builds.",
+        epilog="Without an option it builds.",
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="e.g. 00_start_here")
-    what = parser.add_mutually_exclusive_group()
+    grammar.add_argument("names", nargs="*", metavar="NAME", help="e.g. 00_start_here")
+    what = grammar.add_mutually_exclusive_group()
     what.add_argument("--check", action="store_true", help="check form and freshness, run nothing")
     what.add_argument("--run", action="store_true", help="execute and check, write nothing")
+    what.add_argument("--handout", metavar="DIR", help="write notebooks without solutions there")
     what.add_argument("--nbgrader", metavar="DIR", help="write assignments for nbgrader there")
     what.add_argument(
         "--budget",
@@ -154,30 +157,30 @@ def _parser() -> argparse.ArgumentParser:
         help="full: measure it, build nothing",
     )
     text = "notebooks at a time, one thread each; runtimes are recorded only with 1 (1)"
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help=text)
-    return parser
+    grammar.add_argument("--jobs", type=int, default=1, metavar="N", help=text)
+    return grammar
 
 
 def main(arguments: list[str] | None = None, *, root: Path = HERE) -> int:
     """Run one command on the course in `root`; 1 if there is a problem, else 0."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    grammar = parser()
+    options = grammar.parse_args(arguments)
     known = find_sources(root)
     chosen = [source for source in known if not options.names or source.name in options.names]
     unknown = set(options.names) - {source.name for source in chosen}
     if unknown or not chosen:
-        parser.error(f"no source for {sorted(unknown)}: there are {[s.name for s in known]}")
+        grammar.error(f"no source for {sorted(unknown)}: there are {[s.name for s in known]}")
     if options.jobs < 1 or (options.jobs > 1 and options.budget == "full"):
-        parser.error(f"--jobs must be at least 1, and 1 with --budget full, got {options.jobs}")
+        grammar.error(f"--jobs must be at least 1, and 1 with --budget full, got {options.jobs}")
     if options.check:
         found = check_all(chosen, root)
     elif options.run:
         task = partial(run_only, jobs=options.jobs)
         runs = [partial(task, source, solution=s) for source in chosen for s in (False, True)]
         found = in_parallel(runs, options.jobs)
-    elif options.nbgrader:
-        for target in write_assignments(chosen, Path(options.nbgrader)):
-            print(target)
+    elif options.handout or options.nbgrader:
+        write = write_handout if options.handout else write_assignments
+        print(*write(chosen, Path(options.handout or options.nbgrader)), sep="\n")
         found = []
     else:
         task = measure if options.budget == "full" else partial(build, jobs=options.jobs)

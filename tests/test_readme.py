@@ -1,9 +1,10 @@
-"""What the README shows is run."""
+"""What the README shows is run; its commands and links, and those of the teacher's page, exist."""
 
 import re
 import shlex
 from pathlib import Path
 
+import pytest
 import torch
 
 from fpkit.cli import build_parser
@@ -11,11 +12,12 @@ from fpkit.images import write_png
 from fpkit.procedural import procedural_images
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README, TEACHERS = ROOT / "README.md", ROOT / "notebooks" / "README.md"
 
 
-def blocks(language: str) -> list[str]:
-    fences = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+def blocks(page: Path, language: str) -> list[str]:
+    text = page.read_text(encoding="utf-8")
+    fences = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     return [text for name, text in fences if name == language]
 
 
@@ -24,27 +26,37 @@ def test_python_example_runs(tmp_path, monkeypatch, capsys):
         write_png(tmp_path / f"{name}.png", image)
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
-    (example,) = blocks("python")
+    (example,) = blocks(README, "python")
     exec(compile(example, "README.md", "exec"), names)
     spectrum, score = names["spectrum"], float(capsys.readouterr().out.split()[-1])
     assert spectrum.shape == (3, 128, 128) and -1 <= score <= 1
     assert torch.isfinite(torch.as_tensor(spectrum)).all()
 
 
-def test_every_command_is_one_that_fpkit_has():
+@pytest.mark.parametrize(("page", "least"), [(README, 7), (TEACHERS, 2)])
+def test_every_command_is_one_that_fpkit_has(page, least):
     parser = build_parser()
-    text = "".join([*blocks("sh"), *blocks("")])
+    text = "".join([*blocks(page, "sh"), *blocks(page, "")])
     lines = [line.split("  #")[0].removeprefix("$ ") for line in text.splitlines()]
     commands = [line for line in lines if line.startswith("fpkit ")]
-    assert len(commands) >= 7
+    assert len(commands) >= least
+    mentioned = re.findall(r"`(?:\w+=\w+ )?(fpkit \w[\w-]*)`", page.read_text(encoding="utf-8"))
     for command in commands:
         arguments = parser.parse_args(shlex.split(command)[1:])
         assert arguments.verb == command.split()[1]
+    for verb in {command.split()[1] for command in mentioned}:
+        with pytest.raises(SystemExit) as stopped:
+            parser.parse_args([verb, "--help"])
+        assert stopped.value.code == 0, verb
 
 
-def test_every_link_and_script_is_there():
-    links = [link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", README) if "://" not in link]
-    scripts = re.findall(r"python (\S+\.py)", README)
-    assert len(links) > 5 and len(scripts) >= 2
-    for path in (*links, *scripts):
+@pytest.mark.parametrize(("page", "least"), [(README, 6), (TEACHERS, 4)])
+def test_every_link_and_script_is_there(page, least):
+    text = page.read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text) if "://" not in link]
+    scripts = re.findall(r"python (\S+\.py)", text)
+    assert len(links) >= least and len(scripts) >= 2
+    for path in links:
+        assert (page.parent / path).exists(), path
+    for path in scripts:
         assert (ROOT / path).exists(), path

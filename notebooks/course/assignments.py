@@ -1,4 +1,4 @@
-"""Instructor's notebooks for nbgrader: solutions to clear, locked cells that give points.
+"""Copies to hand out: without printed solutions, plain or as instructor's notebooks for nbgrader.
 
 The metadata follow nbgrader's schema 3 (https://nbgrader.readthedocs.io, "The format of nbgrader
 cell metadata"). An exercise of a lesson becomes two cells: the student's, with the stub and,
@@ -43,18 +43,34 @@ def write_assignments(sources: list[Source], folder: Path) -> list[Path]:
     return written
 
 
+def write_handout(sources: list[Source], folder: Path) -> list[Path]:
+    """Write the student notebooks as ``NAME.ipynb``, without printed solutions and outputs."""
+    written = []
+    for source in sources:
+        notebook = source.notebook(solution=False)
+        notebook.cells = [cell for cell in map(_without_solution, notebook.cells) if cell.source]
+        written.append(folder / f"{source.name}.ipynb")
+        write_text_atomic(written[-1], nbformat.writes(notebook) + "\n")
+    return written
+
+
+def _without_solution(cell: NotebookNode) -> NotebookNode:
+    if cell.cell_type == "markdown":
+        cell.source = _SOLUTION.sub("", cell.source).strip()
+    return cell
+
+
 def assignment(source: Source) -> NotebookNode:
     """The instructor's notebook of a lesson, without outputs and without printed solutions."""
     notebook = source.notebook(solution=False)
     by_check = {e.check.name: e for e in read_lesson(source.cells).exercises if e.check}
     cells = []
     for cell, original in zip(notebook.cells, source.cells, strict=True):
-        if cell.cell_type == "markdown":
-            cell.source = _SOLUTION.sub("", cell.source).strip()
-            if cell.source:
-                cells.append(cell)
+        if not _without_solution(cell).source:
             continue
         cells.append(cell)
+        if cell.cell_type == "markdown":
+            continue
         checks = checks_in(cell.source)
         if REGION.search(original.source + "\n"):
             grade_id = checks[0].name if checks else cell.id

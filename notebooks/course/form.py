@@ -71,7 +71,7 @@ def _facts(cells: Cells, lesson: Lesson) -> Iterator[str]:
         found = re.search(rf"^\*\*{phrase}\*\*.+\n(?!\s*$)", text + "\n\n", re.MULTILINE)
         if found:
             yield f"'**{phrase}** ...' must be one line with an empty line after it"
-    order = ["**You will be able to**", "**You need**", "**It takes**", "\n|"]
+    order = ["**You will be able to**", "**You need**", "**It takes**", "\n\n|"]
     places = [text.find(part) for part in order]
     if -1 in places or places != sorted(places):
         yield (

@@ -57,7 +57,7 @@ def write(root: Path) -> None:
     """Put the table into README.md, between its markers."""
     page = root / "README.md"
     before, _, after = _parts(page.read_text(encoding="utf-8"))
-    write_text_atomic(page, before + "\n" + syllabus(root) + "\n" + after)
+    write_text_atomic(page, before + "\n\n" + syllabus(root) + "\n\n" + after)
 
 
 def problems(root: Path) -> Iterator[str]:
