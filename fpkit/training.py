@@ -25,7 +25,7 @@ from fpkit.paper import PaperExtractor
 from fpkit.stream import FingerprintStream, Sources
 from fpkit.synthesizer import RandomSynthesizer, Synthesizer, ZooSynthesizer
 from fpkit.train_plan import TrainConfig
-from fpkit.validation import cohort, validate, validation_batch
+from fpkit.validation import HELD_OUT, cohort, validate, validation_batch
 from fpkit.zoo import Zoo
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -198,7 +198,7 @@ def _train(
     elif start == 0:
         learner.measure(whole)
     extractor = learner.extractor
-    unseen = RandomSynthesizer() if zoo is None else ZooSynthesizer(zoo, held_out[:16])
+    unseen = RandomSynthesizer() if zoo is None else ZooSynthesizer(zoo, held_out[:HELD_OUT])
     validation = validation_batch(whole, unseen) if ranks.first else None
 
     last = config.steps if stop_after is None else min(config.steps, start + stop_after)

@@ -1,5 +1,6 @@
 """How well an extractor does on synthetic models that it was not trained on."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -12,6 +13,12 @@ from fpkit.stream import FingerprintStream
 from fpkit.synthesizer import MixedSynthesizer, RandomSynthesizer, Synthesizer
 
 FAR = 0.01  # false-accept rate of the threshold on the card
+HELD_OUT, RANDOM = 16, 16  # models at most of the zoo, and random decoders
+
+
+def validation_models(held_out: Sequence[str]) -> int:
+    """How many models the validation tells apart, if these of the zoo are held out."""
+    return min(len(held_out), HELD_OUT) + RANDOM
 
 
 def validation_batch(stream: FingerprintStream, held_out: Synthesizer) -> tuple[Tensor, Tensor]:
@@ -20,7 +27,7 @@ def validation_batch(stream: FingerprintStream, held_out: Synthesizer) -> tuple[
     Eight crops of each, from 32 source images that all share; the seed is not the training's.
     The decoders are plain ones on pooled images, so that trainings can be compared.
     """
-    models = held_out.classes + 16
+    models = held_out.classes + RANDOM
     config = replace(
         stream.config,
         models=models,
@@ -28,7 +35,7 @@ def validation_batch(stream: FingerprintStream, held_out: Synthesizer) -> tuple[
         sources=32,
         seed=stream.config.seed + 7919,
     )
-    mixed = MixedSynthesizer(held_out, RandomSynthesizer(), share=16 / models)
+    mixed = MixedSynthesizer(held_out, RandomSynthesizer(), share=RANDOM / models)
     return FingerprintStream(config, stream.sources, mixed, crop=stream.crop)[0]
 
 

@@ -22,7 +22,15 @@ else:
 ROOT = Path(__file__).resolve().parent.parent
 OUTER = {"plots", "pictures", "panel", "widgets", "teach", "grading", "cli", "__main__"}
 OUTER |= {"block_explorer", "synthesis_explorer", "fingerprint_browser", "training_monitor"}
-OUTER |= {"embedding_map", "attribution_desk", "scatter", "model_maker", "synthesis_views"}
+OUTER |= {"desk_controls", "desk_figures", "app_page"}
+OUTER |= {
+    "training_plots",
+    "embedding_map",
+    "attribution_desk",
+    "scatter",
+    "model_maker",
+    "synthesis_views",
+}
 
 # Left to right: a module never needs one to its right, not even through others.
 CHAINS = [
@@ -72,10 +80,17 @@ CHAINS = [
     "plots synthesis_explorer widgets teach cli",
     "pictures synthesis_explorer widgets teach cli",
     "panel model_maker synthesis_explorer",
+    "panel pictures plots training_plots training_monitor widgets",
+    "projection scatter training_plots",
+    "validation training training_monitor",
     "fidelity realworld nearest synthesis_views synthesis_explorer",
     "synthesis made_model model_maker synthesis_explorer",
     "plots fingerprint_browser widgets",
     "spectrum lattice fingerprint_browser",
+    "spectrum realworld spectral_correlation desk_data desk_figures desk_controls attribution_desk",
+    "metrics gallery verdicts desk_data",
+    "panel plots attribution_desk widgets app_page",
+    "checks checks_capstone teach",
     "checks checks_start teach",
     "lesson grading cli_grade cli",
     "checks grading",
