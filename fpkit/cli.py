@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
 
-from fpkit import cli_attribute, cli_export, cli_grade, cli_lineage, cli_make, cli_zoo
+from fpkit import cli_app, cli_attribute, cli_export, cli_grade, cli_lineage, cli_make, cli_zoo
 from fpkit.bench import METHODS
 from fpkit.cli_io import Verbs, add_verb, note
 from fpkit.degrade import DEGRADATIONS, Degradation
@@ -95,6 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
         cli_zoo.add_to,
         cli_grade.add_to,
         _lab,
+        cli_app.add_to,
     ):
         add(verbs)
     return parser

@@ -1,0 +1,18 @@
+"""The page of ``fpkit app``: Voila runs this file as the only cell of a notebook."""
+
+import ipywidgets
+from IPython.display import display
+
+from fpkit.widgets import AttributionDesk, SynthesisExplorer
+
+
+def page() -> ipywidgets.Tab:
+    """The two widgets for lectures, a tab each."""
+    return ipywidgets.Tab(
+        [AttributionDesk(), SynthesisExplorer()],
+        titles=["Who made this image?", "Make a network"],
+    )
+
+
+if __name__ == "__main__":
+    display(page())

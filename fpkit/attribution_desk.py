@@ -1,0 +1,425 @@
+"""A desk for attribution: enrol models, ask who made an image, compare two, see why."""
+
+import html
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import ipywidgets
+import numpy as np
+import traitlets
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from fpkit.arch import ArchSpec
+from fpkit.desk_controls import CloserLook, DeskControls
+from fpkit.desk_data import (
+    Answer,
+    Known,
+    Measured,
+    Source,
+    from_files,
+    from_folder,
+    from_images,
+    from_uploads,
+    measured,
+)
+from fpkit.desk_figures import answer_picture, answer_table, comparison_picture
+from fpkit.embedder import Embedder
+from fpkit.extractor import load_extractor
+from fpkit.gallery import Gallery, verify
+from fpkit.images import ImageReadError, list_models, quantise
+from fpkit.panel import Panel
+from fpkit.pictures import stack
+from fpkit.procedural import procedural_images
+from fpkit.spectral_correlation import correlation_map, log_spectrum
+from fpkit.verdicts import IDENTIFY, Decision, Thresholds, verification_thresholds
+from fpkit.zoo import Zoo
+
+NEAREST = "the nearest model"
+EXAMPLE = "ABCDE"  # the last one is not enrolled
+OF_MODEL: dict[Decision, str] = {
+    "accepted": "made by {}",
+    "unsure": "unsure, if it was made by {}",
+    "refused": "not made by {}, or too little to tell",
+}
+OF_PAIR: dict[Decision, str] = {
+    "accepted": "made by one model, as {} was",
+    "unsure": "unsure, if one model made it and {}",
+    "refused": "another model than that of {}, or too little to tell",
+}
+
+
+class AttributionDesk(Panel):
+    """Enrol models by a few images each, then ask who made an image, and why.
+
+    Parameters
+    ----------
+    gallery : Gallery, optional
+        Models to begin with; an empty gallery if not given. It is changed in place.
+    extractor : Embedder, optional
+        The weights that come with fpkit if not given.
+
+    Attributes
+    ----------
+    identify_range, verify_range : (refuse, accept) (traits)
+        Scores below the first are refused, from the second on accepted, in between unsure: for an
+        image against the enrolled models, and for two images. See :mod:`fpkit.verdicts`: both
+        come from synthetic models, and on real generators false accepts are more frequent.
+    shown : str (trait)
+        The image to look at closely.
+    against : str (trait)
+        What it is compared with: an enrolled model, another image, or the nearest model.
+    models : tuple of str (trait, read it)
+        The enrolled models.
+    images : tuple of Measured (trait, read it)
+        The images asked about.
+    answers : tuple of Answer (trait, read it)
+        One per image; empty while nothing is enrolled.
+    skipped : tuple of str (trait, read it)
+        Files that the last action could not use, and why.
+
+    Examples
+    --------
+    >>> desk = AttributionDesk(extractor=load_extractor("small"))
+    >>> desk.enrol("A", procedural_images(2, 128, seed=0))
+    >>> desk.ask(procedural_images(1, 128, seed=1))[0].model
+    'A'
+    """
+
+    identify_range = traitlets.Tuple(traitlets.Float(), traitlets.Float())
+    verify_range = traitlets.Tuple(traitlets.Float(), traitlets.Float())
+    shown = traitlets.Unicode("")
+    against = traitlets.Unicode(NEAREST)
+    models = traitlets.Tuple()
+    images = traitlets.Tuple()
+    answers = traitlets.Tuple()
+    skipped = traitlets.Tuple()
+
+    def __init__(self, gallery: Gallery | None = None, extractor: Embedder | None = None) -> None:
+        self.extractor = load_extractor() if extractor is None else extractor
+        if gallery is None:
+            gallery = Gallery(self.extractor.hash, self.extractor.dim)
+        if gallery.extractor_hash != self.extractor.hash:
+            raise ValueError(
+                "the gallery was made with another extractor "
+                f"({gallery.extractor_hash[:12]}, not {self.extractor.hash[:12]}): "
+                "enrol its images again"
+            )
+        self.known = Known(gallery)
+        pair = verification_thresholds(self.extractor.card)
+        super().__init__(
+            identify_range=(IDENTIFY.refuse, IDENTIFY.accept),
+            verify_range=(round(pair.refuse, 2), round(pair.accept, 2)),
+            models=tuple(gallery.models),
+        )
+        self.controls, self.look = DeskControls(), CloserLook()
+        self._wire()
+        self.observe(self._judge, names=["images", "identify_range"])
+        self.observe(self._draw, names=["shown", "against", "verify_range"])
+        self.observe(self._show_busy, names="busy")
+        self.observe(self._show_models, names="models")
+        self._show_models()
+        self._judge()
+        self.status = "Enrol models first, or press “Load an example”."
+
+    # -- doing ---------------------------------------------------------------------------------
+
+    def enrol(self, model: str, images: Tensor | Sequence[Tensor]) -> None:
+        """Add images (3, h, w) in [0, 1] of a model; a known model gets more of them."""
+        self.run(lambda: self._enrol({model: from_images(images)}))
+
+    def enrol_folder(self, folder: str | Path) -> None:
+        """Enrol every model of a folder that holds one folder of images per model."""
+        self.run(lambda: self._enrol_folder(folder))
+
+    def forget(self, model: str) -> None:
+        """Take a model out of the gallery; KeyError if it is not there."""
+        with self.reporting():
+            self.known.forget(model)
+        self.models = tuple(self.known.gallery.models)
+        self._judge()
+        self.status = f"{model} is forgotten."
+
+    def ask(self, images: Tensor | Sequence[Tensor]) -> list[Answer]:
+        """Put images (3, h, w) in [0, 1] on the desk; their answers, in this order."""
+        return self.run(lambda: self._ask(from_images(images)))
+
+    def ask_folder(self, folder: str | Path) -> list[Answer]:
+        """Put the images of a folder on the desk, or those of the folders in it."""
+        return self.run(lambda: self._ask(from_folder(folder)))
+
+    def clear(self) -> None:
+        """Take all images off the desk; the enrolled models stay."""
+        self.shown, self.images = "", ()
+        self.status = "No images on the desk."
+
+    def example(self) -> None:
+        """Enrol four synthetic models, and ask about images of these and of a fifth one."""
+        self.run(self._make_example)
+
+    def verify(self, first: str, second: str) -> tuple[float, str]:
+        """Score and decision for two images of the desk, by their names."""
+        a, b = self._image(first), self._image(second)
+        score = verify(a.embedding, b.embedding)
+        return score, self._thresholds("verify_range").decide(score)
+
+    def why(self) -> tuple[NDArray[np.float64], float] | None:
+        """Where the spectra of the image shown and of what it is compared with agree.
+
+        Returns
+        -------
+        (ndarray (128, 128), float) or None
+            See :func:`fpkit.spectral_correlation.correlation_map`; None if there is nothing to
+            compare with, or a model's images were enrolled elsewhere.
+        """
+        if not self.shown:
+            return None
+        name = self._compared()
+        if name in self.models:
+            other = self.known.spectrum(name)
+        else:
+            other = log_spectrum(self._image(name).power) if name else None
+        if other is None:
+            return None
+        one = log_spectrum(self._image(self.shown).power)
+        return correlation_map(one, other, reference=self.known.reference())
+
+    def static(self) -> Image.Image:
+        """The image shown, its scores, and where the spectra agree, as one picture.
+
+        Raises
+        ------
+        ValueError
+            If there is no image on the desk.
+        """
+        if not self.shown:
+            raise ValueError("the desk is empty: ask about an image first")
+        closer = comparison_picture(
+            self._image(self.shown), self._sentence(), self._compared(), self.why()
+        )
+        return stack([answer_picture(self.images, self.answers), closer])
+
+    # -- what the actions do, in whatever thread ------------------------------------------------
+
+    def _enrol(self, models: Mapping[str, Sequence[Source]]) -> None:
+        total, done = sum(map(len, models.values())), 0
+        skipped: list[str] = []
+        enrolled: dict[str, int] = {}
+        try:
+            for model, sources in models.items():
+                images = list(self._measured(sources, done, total, skipped))
+                done += len(sources)
+                if images:
+                    self.known.enrol(model, images)
+                    enrolled[model] = len(images)
+        finally:  # what was enrolled before a cancel stays
+            self.models = tuple(self.known.gallery.models)
+            self._judge()
+            self._show_models()
+        self._finish(
+            f"Enrolled {_plural(sum(enrolled.values()), 'image')} of "
+            f"{_plural(len(enrolled), 'model')}.",
+            skipped,
+        )
+        if not enrolled:
+            raise ValueError(self.status)
+
+    def _enrol_folder(self, folder: str | Path) -> None:
+        self._enrol({model: from_files(paths) for model, paths in list_models(folder).items()})
+
+    def _ask(self, sources: Sequence[Source]) -> list[Answer]:
+        skipped: list[str] = []
+        found = list(self._measured(sources, 0, len(sources), skipped))
+        taken = {image.name for image in self.images}
+        fresh = []
+        for image in found:
+            name, number = image.name, 2
+            while name in taken:
+                name, number = f"{image.name} ({number})", number + 1
+            taken.add(name)
+            fresh.append(replace(image, name=name))
+        self.images = (*self.images, *fresh)
+        if fresh:
+            self.shown = fresh[0].name
+        self._finish(f"{_plural(len(fresh), 'image')} on the desk.", skipped)
+        names = {image.name for image in fresh}
+        return [answer for answer in self.answers if answer.name in names]
+
+    def _make_example(self) -> None:
+        zoo = Zoo.load()
+        held_out = set(self.extractor.card.get("held_out_architectures", ()))
+        unseen = [name for name in zoo.model_ids if name.split("/")[0] in held_out]
+        made: dict[str, Tensor] = {}
+        for letter, model in zip(EXAMPLE, unseen or zoo.model_ids, strict=False):
+            self.checkpoint()
+            scenes = procedural_images(6, 192, seed=ord(letter))
+            name = f"{letter} ({ArchSpec.parse(model.split('/')[0]).upsample})"
+            made[name] = quantise(zoo.apply(model, scenes)[..., 16:-16, 16:-16])
+        *enrolled, stranger = made
+        self._enrol({name: from_images(made[name][:4], name=name) for name in enrolled})
+        for name, images in made.items():
+            self._ask(from_images(images[4:], name=name))
+        self.status = (
+            f"Enrolled {len(enrolled)} synthetic models by 4 images each. On the desk: 2 new "
+            f"images of each of them, and 2 of {stranger}, which is not enrolled."
+        )
+
+    def _measured(
+        self, sources: Sequence[Source], done: int, total: int, skipped: list[str]
+    ) -> Iterator[Measured]:
+        def skip(error: ImageReadError) -> None:
+            skipped.append(str(error))
+
+        for i, source in enumerate(sources, start=done):
+            self.checkpoint()
+            self.progress = i / max(1, total)
+            self.status = f"Reading {source.name} ({i + 1} of {total}) ..."
+            yield from measured([source], self.extractor, on_error=skip)
+
+    def _finish(self, text: str, skipped: list[str]) -> None:
+        self.progress, self.skipped = 1.0, tuple(skipped)
+        if skipped:
+            more = f" and {len(skipped) - 3} more" if len(skipped) > 3 else ""
+            text += f" Skipped {len(skipped)}: {'; '.join(skipped[:3])}{more}."
+        self.status = text
+
+    # -- numbers to show -----------------------------------------------------------------------
+
+    def _thresholds(self, name: str) -> Thresholds:
+        refuse, accept = getattr(self, name)
+        return Thresholds(accept=accept, refuse=refuse)
+
+    def _image(self, name: str) -> Measured:
+        for image in self.images:
+            if image.name == name:
+                return image
+        raise KeyError(f"no image {name!r} on the desk: {[image.name for image in self.images]}")
+
+    def _compared(self) -> str:
+        """Name of the model or image that the shown image is compared with, "" for nothing."""
+        if self.against != NEAREST:
+            return self.against
+        return next((a.model for a in self.answers if a.name == self.shown), "")
+
+    def _sentence(self) -> str:
+        """The verdict on the image shown, in words."""
+        other = self._compared()
+        if not other:
+            return "Enrol a model, or compare with another image."
+        if other in self.models:
+            answer = next(answer for answer in self.answers if answer.name == self.shown)
+            score = answer.scores[other]
+            decision, words = self._thresholds("identify_range").decide(score), OF_MODEL
+        else:
+            score, decision = self.verify(self.shown, other)
+            words = OF_PAIR
+        return f"{decision}: {words[decision].format(other)} (score {score:.2f})"
+
+    def _judge(self, _: object = None) -> None:
+        thresholds = self._thresholds("identify_range")
+        self.answers = tuple(self.known.identify(list(self.images), thresholds))
+        self._offer_choices()
+        self._draw()
+
+    # -- controls and figures ------------------------------------------------------------------
+
+    def _wire(self) -> None:
+        controls = self.controls
+        controls.enrol_button.on_click(
+            lambda _: self._do(lambda: self._enrol_folder(_path(controls.enrol_path)))
+        )
+        controls.ask_button.on_click(
+            lambda _: self._do(lambda: self._ask(from_folder(_path(controls.ask_path))))
+        )
+        controls.example.on_click(lambda _: self._do(self._make_example))
+        controls.forget.on_click(lambda _: self.forget(controls.choice.value))
+        controls.clear.on_click(lambda _: self.clear())
+        controls.cancel.on_click(lambda _: self.cancel())
+        controls.ask_upload.observe(self._asked_by_upload, names="value")
+        controls.enrol_upload.observe(self._enrolled_by_upload, names="value")
+        for name in ("identify_range", "verify_range"):
+            traitlets.link((self, name), (getattr(controls, name), "value"))
+        for name in ("shown", "against"):
+            control = getattr(controls, name)
+            control.observe(lambda change, n=name: self._chosen(n, change["new"]), names="value")
+        self.children = controls.page(self.bar, self.message, self.look.box)
+
+    def _do(self, work: Callable[[], object]) -> None:
+        """Start `work` for a control; a second click while it lasts does nothing."""
+        if not self.busy:
+            self.start(work)
+
+    def _asked_by_upload(self, change: traitlets.Bunch) -> None:
+        if change["new"]:
+            sources = from_uploads(change["new"])
+            self.controls.ask_upload.value = ()  # the same file may be chosen again
+            self._do(lambda: self._ask(sources))
+
+    def _enrolled_by_upload(self, change: traitlets.Bunch) -> None:
+        if change["new"]:
+            sources, model = from_uploads(change["new"]), self.controls.name.value.strip()
+            self.controls.enrol_upload.value = ()
+            if model:
+                self._do(lambda: self._enrol({model: sources}))
+            else:
+                self.status = "Give the model's name first, then upload its images again."
+
+    def _chosen(self, name: str, value: str | None) -> None:
+        if value is not None:
+            setattr(self, name, value)
+
+    def _offer_choices(self) -> None:
+        names = [image.name for image in self.images]
+        self._offer(self.controls.shown, names, "shown")
+        self._offer(self.controls.against, [NEAREST, *self.models, *names], "against")
+
+    def _offer(self, control: ipywidgets.Dropdown, options: list[str], trait: str) -> None:
+        wanted = getattr(self, trait)
+        if wanted not in options:
+            wanted = options[0] if options else ""
+        if list(control.options) != options:
+            control.options = options
+        control.value = wanted or None
+        setattr(self, trait, wanted)
+
+    def _show_models(self, _: object = None) -> None:
+        counts = self.known.gallery.counts
+        self.controls.choice.options = list(counts)
+        self.controls.forget.disabled = not counts
+        listed = ", ".join(f"{html.escape(name)} ({n})" for name, n in counts.items())
+        note = " One model alone is named for every image." if len(counts) == 1 else ""
+        self.controls.enrolled.value = (
+            f"{_plural(len(counts), 'model')} enrolled: {listed}.{note}" if counts else
+            "No model is enrolled yet; 5 to 10 images of each are a good start."
+        )  # fmt: skip
+
+    def _show_busy(self, _: traitlets.Bunch) -> None:
+        self.controls.set_busy(self.busy)
+        self.controls.forget.disabled = self.busy or not self.models
+
+    def _draw(self, _: traitlets.Bunch | None = None) -> None:
+        for name in ("shown", "against"):
+            control, value = getattr(self.controls, name), getattr(self, name)
+            if value in control.options:
+                control.value = value
+        self.controls.table.value = (
+            answer_table(self.images, self.answers, self.shown) if self.images else ""
+        )
+        self.look.box.layout.display = None if self.shown else "none"
+        if self.shown:
+            answer = next((a for a in self.answers if a.name == self.shown), None)
+            self.look.say(f"{self.shown}: {self._sentence()}")
+            self.look.show_scores(answer, self._thresholds("identify_range"))
+            self.look.show_reason(self._compared(), self.why())
+
+
+def _path(text: ipywidgets.Text) -> Path:
+    if not text.value.strip():
+        raise ValueError(f"give a folder in the field “{text.description}”")
+    return Path(text.value.strip()).expanduser()
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -1,0 +1,171 @@
+"""Controls of the attribution desk and their place on the page; what they do is not here."""
+
+import html
+
+import ipywidgets
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+
+from fpkit.desk_data import Answer
+from fpkit.desk_figures import correlation_heatmap, ring_curve, verdict_bars
+from fpkit.verdicts import Thresholds
+
+FORMATS = ".png,.jpg,.jpeg,.webp"
+ORIGIN = (
+    "Below the left handle a score is <b>refused</b>, from the right one on <b>accepted</b>, in "
+    "between the desk is <b>unsure</b>. The handles start where <b>synthetic</b> models put them: "
+    "there, 1% of wrong matches are accepted and 5% of right ones refused. On <b>real generators"
+    "</b> wrong pairs are accepted more often (6% of PNG, more of JPEG), and more right models "
+    "are refused: read the scores, not only the verdicts."
+)
+
+
+class DeskControls:
+    """Every control of the desk, with its label; all are native and work from the keyboard."""
+
+    def __init__(self) -> None:
+        self.enrol_path = _text("models in", "a folder that holds one folder of images per model")
+        self.enrol_button = _button("Enrol folder", "Enrol one model per folder in it")
+        self.example = _button(
+            "Load an example", "Enrol four synthetic models and ask about images of five"
+        )
+        self.name = _text("model", "its name, then upload images of it", width="330px")
+        self.enrol_upload = _upload("Upload its images")
+        self.choice = _dropdown("enrolled")
+        self.forget = _button("Forget", "Take this model out of the gallery", width="90px")
+        self.ask_upload = _upload("Upload images")
+        self.ask_path = _text("images in", "a folder of images")
+        self.ask_button = _button("Ask about folder", "Put its images on the desk")
+        self.clear = _button("Clear", "Take all images off the desk", width="90px")
+        self.cancel = _button("Cancel", "End the work in the background", width="90px")
+        self.identify_range = _range("image against models")
+        self.verify_range = _range("image against image")
+        self.shown, self.against = _dropdown("look at"), _dropdown("against")
+        self.enrolled, self.table = ipywidgets.HTML(), ipywidgets.HTML()
+        self.set_busy(False)
+
+    def page(self, *rest: ipywidgets.Widget) -> list[ipywidgets.Widget]:
+        """The controls in order, with progress bar, status line and closer look among them."""
+        bar, message, look = rest
+        return [
+            _heading("Models you know"),
+            _row(self.enrol_path, self.enrol_button, self.example),
+            _row(self.name, self.enrol_upload, self.choice, self.forget),
+            self.enrolled,
+            _heading("Images to ask about (PNG, JPEG, WebP; 128 pixels or more)"),
+            _row(self.ask_upload, self.ask_path, self.ask_button, self.clear),
+            _row(bar, self.cancel),
+            message,
+            self.table,
+            _row(self.shown, self.against),
+            look,
+            _heading("When is it a match?"),
+            _row(self.identify_range, self.verify_range),
+            ipywidgets.HTML(_paragraph(ORIGIN)),
+        ]
+
+    def set_busy(self, busy: bool) -> None:
+        """Work is going on: only Cancel, the choices and the thresholds stay alive."""
+        for control in (
+            self.enrol_button, self.enrol_upload, self.example, self.ask_upload, self.ask_button,
+            self.clear,
+        ):  # fmt: skip
+            control.disabled = busy
+        self.cancel.disabled = not busy
+
+
+class CloserLook:
+    """The verdict on one image, its scores, and where its spectrum agrees with another."""
+
+    def __init__(self) -> None:
+        self.verdict, self.reason = ipywidgets.HTML(), ipywidgets.HTML()
+        self.bars = go.FigureWidget(verdict_bars({"": 0.0}, Thresholds(accept=1.0, refuse=0.0)))
+        self.map = go.FigureWidget(correlation_heatmap(np.zeros((128, 128))))
+        self.rings = go.FigureWidget(ring_curve(np.zeros((128, 128))))
+        self._left, self._right = _row(self.bars), _row(self.map, self.rings)
+        self.box = ipywidgets.VBox([self.verdict, _row(self._left, self._right), self.reason])
+
+    def say(self, text: str) -> None:
+        """Show the verdict."""
+        self.verdict.value = (
+            '<div role="status" aria-label="verdict" style="font-size: 15px; line-height: 1.5; '
+            f'font-weight: bold">{html.escape(text)}</div>'
+        )
+
+    def show_scores(self, answer: Answer | None, thresholds: Thresholds) -> None:
+        """Show the scores of the enrolled models, or nothing without an answer."""
+        self._left.layout.display = "none" if answer is None else None
+        if answer is not None:
+            fresh = verdict_bars(answer.scores, thresholds)
+            with self.bars.batch_update():
+                self.bars.data[0].update(fresh.data[0].to_plotly_json(), overwrite=True)
+                self.bars.layout.update(fresh.layout, overwrite=True)
+
+    def show_reason(self, other: str, found: tuple[NDArray[np.float64], float] | None) -> None:
+        """Show a correlation map with `other`, or say why there is none."""
+        self._right.layout.display = "none" if found is None else None
+        if found is None:
+            what = (
+                f"no images of {other} were enrolled here" if other else "nothing to compare with"
+            )
+            self.reason.value = _paragraph(
+                f"Where spectra agree cannot be shown: {html.escape(what)}."
+            )
+            return
+        contributions, correlation = found
+        fresh = ring_curve(contributions)
+        with self.map.batch_update():
+            self.map.data[0].z = contributions.astype(np.float32)
+        with self.rings.batch_update():
+            self.rings.data[0].update(x=fresh.data[0].x, y=fresh.data[0].y)
+        self.reason.value = _paragraph(
+            "<b>Why?</b> The log spectra of both, minus what all models have in common, correlate "
+            f"by <b>{correlation:.2f}</b>. The map shows which frequencies make that sum: yellow "
+            "where both have more power than usual, or both less; blue where one has more and the "
+            "other less. The extractor sees more than this, and its score is another number."
+        )
+
+
+def _heading(text: str) -> ipywidgets.HTML:
+    return ipywidgets.HTML(f"<b>{text}</b>")
+
+
+def _paragraph(text: str) -> str:
+    return f'<div style="line-height: 1.4; max-width: 960px">{text}</div>'
+
+
+def _row(*children: ipywidgets.Widget) -> ipywidgets.Box:
+    return ipywidgets.Box(
+        children, layout=ipywidgets.Layout(flex_flow="row wrap", align_items="center")
+    )
+
+
+def _text(description: str, placeholder: str, *, width: str = "480px") -> ipywidgets.Text:
+    return ipywidgets.Text(
+        description=description, placeholder=placeholder, layout=ipywidgets.Layout(width=width)
+    )
+
+
+def _dropdown(description: str) -> ipywidgets.Dropdown:
+    return ipywidgets.Dropdown(description=description, layout=ipywidgets.Layout(width="400px"))
+
+
+def _button(description: str, tooltip: str, *, width: str = "150px") -> ipywidgets.Button:
+    layout = ipywidgets.Layout(width=width)
+    return ipywidgets.Button(description=description, tooltip=tooltip, layout=layout)
+
+
+def _upload(description: str) -> ipywidgets.FileUpload:
+    return ipywidgets.FileUpload(
+        accept=FORMATS, multiple=True, description=description, tooltip=description,
+        layout=ipywidgets.Layout(width="170px"),
+    )  # fmt: skip
+
+
+def _range(description: str) -> ipywidgets.FloatRangeSlider:
+    return ipywidgets.FloatRangeSlider(
+        value=(-1.0, 1.0), min=-1.0, max=1.0, step=0.01, description=description,
+        continuous_update=False, readout_format=".2f",
+        style={"description_width": "150px"}, layout=ipywidgets.Layout(width="460px"),
+    )  # fmt: skip

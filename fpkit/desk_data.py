@@ -1,0 +1,220 @@
+"""What an attribution desk knows of images and models: embedding, power spectrum, thumbnail.
+
+No widget and no figure: :class:`fpkit.attribution_desk.AttributionDesk` shows what is here.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from fpkit.embedder import Embedder
+from fpkit.gallery import Gallery
+from fpkit.images import ImageReadError, decode_image, list_images, list_models, read_image
+from fpkit.spectral_correlation import log_spectrum, reference_spectrum
+from fpkit.spectrum import average_spectrum
+from fpkit.verdicts import Decision, Thresholds
+
+THUMBNAIL = 48  # pixels
+MAX_UPLOAD_PIXELS = 16_000_000  # 4000 x 4000: an upload waits in memory with all others
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """An image that may be read: its name, and what reads it or raises ImageReadError."""
+
+    name: str
+    read: Callable[[], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Measured:
+    """All that is kept of an image.
+
+    Attributes
+    ----------
+    name : str
+    embedding : ndarray, (d,) float32
+    power : ndarray, (128, 128) float32
+        Average power spectrum of its crops, mean over colours.
+    thumbnail : ndarray, (3, h, w) float32 in [0, 1]
+        At most 48 pixels wide and high.
+    digest : str
+        SHA-256 of its pixels.
+    """
+
+    name: str
+    embedding: NDArray[np.float32]
+    power: NDArray[np.float32]
+    thumbnail: NDArray[np.float32]
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """Which enrolled model made an image, and how sure that is.
+
+    ``scores`` has every enrolled model, highest first; ``seen`` says that the image itself was
+    enrolled, so that its score flatters.
+    """
+
+    name: str
+    model: str
+    score: float
+    decision: Decision
+    scores: dict[str, float]
+    seen: bool
+
+
+def from_files(paths: Iterable[Path], *, names: Iterable[str] | None = None) -> list[Source]:
+    """Sources of image files, called by their file names unless `names` are given."""
+    paths = list(paths)
+    titles = [path.name for path in paths] if names is None else list(names)
+    return [
+        Source(name=name, read=lambda path=path: read_image(path))  # type: ignore[misc]
+        for path, name in zip(paths, titles, strict=True)
+    ]
+
+
+def from_images(images: Iterable[Tensor], *, name: str = "image") -> list[Source]:
+    """Sources of images (3, h, w) in [0, 1] that are there already, numbered from 1."""
+    return [
+        Source(name=f"{name} {i}", read=lambda image=image: image)  # type: ignore[misc]
+        for i, image in enumerate(images, start=1)
+    ]
+
+
+def from_folder(folder: str | Path) -> list[Source]:
+    """Images directly in a folder, or else those of the folders in it, as ``model/file``.
+
+    Raises
+    ------
+    FileNotFoundError, NotADirectoryError
+        If it is no folder.
+    ValueError
+        If it holds no images.
+    """
+    direct = list_images(folder)
+    if direct:
+        return from_files(direct)
+    pairs = [(f"{m}/{path.name}", path) for m, ps in list_models(folder).items() for path in ps]
+    return from_files([path for _, path in pairs], names=[name for name, _ in pairs])
+
+
+def from_uploads(uploads: Iterable[dict]) -> list[Source]:
+    """Sources of the value of an `ipywidgets.FileUpload`: dictionaries with name and content."""
+    found = []
+    for upload in uploads:
+        name, data = str(upload["name"]), bytes(upload["content"])
+
+        def read(data: bytes = data, name: str = name) -> Tensor:
+            return decode_image(data, name=name, max_pixels=MAX_UPLOAD_PIXELS)
+
+        found.append(Source(name=name, read=read))
+    return found
+
+
+def measure(source: Source, extractor: Embedder) -> Measured:
+    """Read an image and keep what the desk needs of it.
+
+    Raises
+    ------
+    ImageReadError
+        If it cannot be read, or is smaller than one crop.
+    """
+    image = source.read()
+    try:
+        embedding = extractor.embed([image])[0].numpy()
+    except ValueError as error:
+        raise ImageReadError(f"{source.name}: {error}") from error
+    power = average_spectrum([image], residual="none").mean(axis=0)
+    shrink = max(1.0, max(image.shape[-2:]) / THUMBNAIL)
+    size = [max(1, round(side / shrink)) for side in image.shape[-2:]]
+    pixels = (image * 255).round().to(torch.uint8).numpy()
+    return Measured(
+        name=source.name,
+        embedding=embedding,
+        power=power.astype(np.float32),
+        thumbnail=functional.adaptive_avg_pool2d(image, size).numpy(),
+        digest=sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest(),
+    )
+
+
+def measured(
+    sources: Iterable[Source], extractor: Embedder, *, on_error: Callable[[ImageReadError], None]
+) -> Iterator[Measured]:
+    """Measure images one by one; those that cannot be read go to `on_error`."""
+    for source in sources:
+        try:
+            one = measure(source, extractor)
+        except ImageReadError as error:
+            on_error(error)
+        else:
+            yield one
+
+
+class Known:
+    """A gallery, and beside it the average power spectrum of every model that was enrolled here.
+
+    Parameters
+    ----------
+    gallery : Gallery
+        It is changed in place. Models that it holds already have no spectrum: a gallery keeps
+        embeddings only.
+    """
+
+    def __init__(self, gallery: Gallery) -> None:
+        self.gallery = gallery
+        self._powers: dict[str, NDArray[np.float64]] = {}  # sums: averaging decibels would be wrong
+        self._counts: dict[str, int] = {}
+        self._digests: dict[str, set[str]] = {}
+
+    def enrol(self, model: str, images: list[Measured]) -> None:
+        """Add images to a model; ValueError if there are none, or the name is empty."""
+        self.gallery.enrol(model, np.stack([image.embedding for image in images]) if images else [])
+        total = np.sum([image.power for image in images], axis=0, dtype=np.float64)
+        self._powers[model] = self._powers.get(model, 0.0) + total
+        self._counts[model] = self._counts.get(model, 0) + len(images)
+        self._digests.setdefault(model, set()).update(image.digest for image in images)
+
+    def forget(self, model: str) -> None:
+        """Remove a model; KeyError if it is not enrolled."""
+        self.gallery.remove(model)
+        for facts in (self._powers, self._counts, self._digests):
+            facts.pop(model, None)  # type: ignore[attr-defined]
+
+    def spectrum(self, model: str) -> NDArray[np.float64] | None:
+        """(128, 128) in dB, see :func:`fpkit.spectral_correlation.log_spectrum`, if known."""
+        if model not in self._powers:
+            return None
+        return log_spectrum(self._powers[model] / self._counts[model])
+
+    def reference(self) -> NDArray[np.float64]:
+        """What the models have in common, see :mod:`fpkit.spectral_correlation`."""
+        return reference_spectrum(
+            [log_spectrum(power / self._counts[model]) for model, power in self._powers.items()]
+        )
+
+    def identify(self, images: list[Measured], thresholds: Thresholds) -> list[Answer]:
+        """The answer for every image; none if no model is enrolled."""
+        if not images or not len(self.gallery):
+            return []
+        found = self.gallery.identify(np.stack([image.embedding for image in images]))
+        seen: set[str] = set().union(*self._digests.values())
+        return [
+            Answer(
+                name=image.name,
+                model=answer.model,
+                score=answer.score,
+                decision=thresholds.decide(answer.score),
+                scores=answer.scores,
+                seen=image.digest in seen,
+            )
+            for image, answer in zip(images, found, strict=True)
+        ]
