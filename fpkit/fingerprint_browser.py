@@ -205,15 +205,15 @@ class FingerprintBrowser(Panel):
                     caption="autocorrelation",
                 )
             )  # fmt: skip
-            titles += [_lines(getattr(self, side), 26), ""]
+            titles += [_lines(getattr(self, side), 22), ""]
         bar = (*limits["left"], UNITS[self.scale].replace(" ", "\n")) if self.shared else None
         chart = line_chart(
-            {_short(name, 40): curve for name, curve in self._profiles().items()},
+            {_short(name, 34): curve for name, curve in self._profiles().items()},
             x_label="frequency (cycles/pixel)",
             y_label=PROFILES[self.scale],
-            size=(920, 260),
+            size=(860, 240),
         )
-        return stack([montage({"": cells}, columns=titles, cell_size=190, bar=bar), chart])
+        return stack([montage({"": cells}, columns=titles, cell_size=160, bar=bar), chart])
 
     def _spectra(self) -> dict[Side, FloatArray]:
         return {side: _scaled(self.power(getattr(self, side)), self.scale) for side in SIDES}
@@ -265,7 +265,7 @@ class FingerprintBrowser(Panel):
 
     def _build(self) -> None:
         groups = list(dict.fromkeys(source.group for source in self.sources.values()))
-        style, wide = {"description_width": "52px"}, ipywidgets.Layout(width="440px")
+        style, wide = {"description_width": "52px"}, ipywidgets.Layout(width="430px")
         self._group, self._model, self._facts, columns = {}, {}, {}, []
         self._heatmaps, self._autos = {}, {}
         for side in SIDES:
@@ -278,11 +278,11 @@ class FingerprintBrowser(Panel):
                 options=self._names(self.sources[name].group), value=name, description="model",
                 style={"description_width": "72px"}, layout=wide,
             )  # fmt: skip
-            self._facts[side] = ipywidgets.HTML(layout=ipywidgets.Layout(width="440px"))
+            self._facts[side] = ipywidgets.HTML(layout=ipywidgets.Layout(width="430px"))
             power = np.zeros((128, 128))
-            self._heatmaps[side] = go.FigureWidget(spectrum_heatmap(power, title=" ", size=400))
+            self._heatmaps[side] = go.FigureWidget(spectrum_heatmap(power, title=" ", size=370))
             self._autos[side] = go.FigureWidget(
-                autocorrelation_heatmap(power, lags=LAGS, title=" ", size=290)
+                autocorrelation_heatmap(power, lags=LAGS, title=" ", size=250)
             )
             self._group[side].observe(
                 lambda change, s=side: self._choose_group(s, change["new"]), names="value"
@@ -302,7 +302,7 @@ class FingerprintBrowser(Panel):
             )
         blank = {name: ([0.0], [0.0]) for name in SIDES}
         self._chart = go.FigureWidget(
-            radial_profiles(blank, title="radial profile", size=(330, 290))
+            radial_profiles(blank, title="radial profile", size=(310, 250))
         )
         self._chart.update_layout(legend={"y": 1, "yanchor": "top", "x": 1, "xanchor": "right"})
         self._residual = ipywidgets.Dropdown(

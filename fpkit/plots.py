@@ -109,9 +109,10 @@ def autocorrelation_heatmap(
             hovertemplate="lag %{x} pixels across, %{y} down<br>%{z:.3f}<extra></extra>",
         )
     )
-    figure.update_xaxes(title="lag (pixels)", dtick=8, constrain="domain")
+    step = 8 if lags < 32 else 16
+    figure.update_xaxes(title="lag (pixels)", dtick=step, constrain="domain")
     figure.update_yaxes(
-        title="lag (pixels)", dtick=8, autorange="reversed", scaleanchor="x", constrain="domain"
+        title="lag (pixels)", dtick=step, autorange="reversed", scaleanchor="x", constrain="domain"
     )
     return styled(figure, title, width=size + 40, height=size)
 
