@@ -44,7 +44,7 @@ class EmbeddingMap(Panel):
     labels : mapping of column to n labels
         E.g. ``{"model": [...], "upsampling": [...]}``, at most 42 different ones in each; the
         first column gives the colours to begin with.
-    images : Tensor, (n, 3, h, w) in [0, 1], optional
+    images : Tensor or array, (n, 3, h, w) in [0, 1], optional
         The images themselves; without them points have no thumbnail and no spectrum.
     metric : {"cosine", "euclidean"}
         By which neighbours are near.
@@ -90,14 +90,14 @@ class EmbeddingMap(Panel):
         self,
         embeddings: ArrayLike,
         labels: Mapping[str, Sequence[str]],
-        images: Tensor | None = None,
+        images: Tensor | ArrayLike | None = None,
         *,
         metric: Metric = "cosine",
         **settings: Any,
     ) -> None:
         self.embeddings = np.asarray(embeddings, np.float64)
         self.labels = {column: [str(value) for value in labels[column]] for column in labels}
-        self.images = images
+        self.images = None if images is None else torch.as_tensor(images)
         self.metric: Metric = metric
         self._maps: dict[tuple[object, ...], tuple[NDArray[Any], str, float]] = {}
         self._check()

@@ -4,7 +4,7 @@ Every label has a colour and a symbol of its own, and neighbours in the list dif
 cannot tell two colours apart still tells the symbols.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -192,6 +192,33 @@ def scatter_picture(
             at = (spot[0] + 10 * _SCALE, spot[1])
             draw.text(at, name, fill=(34, 34, 34), font=small, anchor="lm")
     return sheet.resize((sheet.width // _SCALE, sheet.height // _SCALE), Image.Resampling.BOX)
+
+
+def scatter_row(
+    maps: Mapping[str, ArrayLike],
+    labels: Sequence[str],
+    *,
+    legend: bool = True,
+    size: int = 240,
+) -> Image.Image:
+    """Maps of the same points side by side with one legend; the names are the titles.
+
+    All names need the same number of lines. See :func:`scatter_picture`.
+    """
+    if not maps:
+        raise ValueError("maps must hold at least one map")
+    last = list(maps)[-1]
+    pictures = [
+        scatter_picture(coordinates, labels, title=name, legend=legend and name == last, size=size)
+        for name, coordinates in maps.items()
+    ]
+    width, height = sum(p.width for p in pictures), max(p.height for p in pictures)
+    row = Image.new("RGB", (width, height), _PAPER)
+    x = 0
+    for picture in pictures:
+        row.paste(picture, (x, 0))
+        x += picture.width
+    return row
 
 
 def _places(coordinates: ArrayLike, labels: Sequence[str]) -> list[int]:
