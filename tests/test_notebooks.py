@@ -104,6 +104,9 @@ teach.runtime_badge("00_small")
 # |---|---|
 # | a | b |
 
+# %%
+count = budget.choose(quick=1, full=2)
+
 """
     + ONE
     + TWO
@@ -149,8 +152,8 @@ def edit(course, old, new):
 def test_student_gets_the_stub_and_the_solution_the_answer():
     student, solution = (convert(LESSON, solution=s) for s in (False, True))
     check = 'teach.check("peak-frequency", peak)'
-    assert student.cells[4].source == f"peak = ...\n{check}"
-    assert solution.cells[4].source == f"peak = 0.25\n{check}"
+    assert student.cells[5].source == f"peak = ...\n{check}"
+    assert solution.cells[5].source == f"peak = 0.25\n{check}"
     assert student.metadata.kernelspec.name == "python3"
 
 
@@ -176,7 +179,10 @@ def test_broken_solution_regions_are_refused(code, match):
 
 
 def test_a_lesson_in_form_has_no_problems(course):
-    assert form_problems(Source(course / "src" / "00_small.py")) == []
+    source = Source(course / "src" / "00_small.py")
+    assert form_problems(source) == []
+    edit(course, "# ### Exercise 2", "# ## 2. A part\n#\n# ### Exercise 2")
+    assert form_problems(Source(source.path)) == []
 
 
 @pytest.mark.parametrize(
@@ -192,6 +198,7 @@ def test_a_lesson_in_form_has_no_problems(course):
         ("**It takes** 20 minutes.", "**It takes** an hour.", "no line '**It takes** N minutes.'"),
         ("20 minutes", "15 minutes", "exercises take 15 minutes, the whole lesson only 15"),
         ("# | word | meaning |", "# word, meaning", "in this order"),
+        ("budget.choose(quick=1, full=2)", "1", "makes a budget that no cell uses"),
         ("# - *say* that,\n", "", "lists 2 things, expected 3 or 4"),
         ("*say* that", "**say** that", "no verb in *italics*: '**say** that,'"),
         (TWO, "", "1 exercises, expected 2 to 4"),
@@ -211,8 +218,8 @@ def test_a_lesson_in_form_has_no_problems(course):
         ("budget = teach", "!pip install x\nbudget = teach", "cell 1 installs packages"),
         ("budget = teach", "%matplotlib inline\nbudget = teach", "cell 1 has a shell or magic"),
         ("budget = teach", "sys.path.append('.')\nbudget = teach", "cell 1 edits the path"),
-        ("peak = 0.25", "peak = = 0.25", "cell 4 is no valid Python"),
-        (ENDING, "# %%\n1\n\n" * 40 + ENDING, "50 cells, at most 45"),
+        ("peak = 0.25", "peak = = 0.25", "cell 5 is no valid Python"),
+        (ENDING, "# %%\n1\n\n" * 40 + ENDING, "51 cells, at most 45"),
         (ENDING, '# %%\nteach.check("a", 1)\n\n' + ENDING, "exercise 2: 2 teach.check, expected 1"),
         ("# It is asked.\n", '\n# %%\nteach.check("a", 1)\n', "1 teach.check stand outside"),
     ],
@@ -339,14 +346,14 @@ def test_check_notices_missing_unexecuted_failed_wrong_and_stale_notebooks(cours
     target = course / "00_small.ipynb"
     good = target.read_text()
     notebook = nbformat.reads(good, as_version=4)
-    notebook.cells[4].execution_count = None
+    notebook.cells[5].execution_count = None
     nbformat.write(notebook, target)
     assert said_by_check(course, capsys) == ["not executed"]
     notebook = nbformat.reads(good, as_version=4)
-    notebook.cells[4].outputs[0].data["text/plain"] = "ok"
+    notebook.cells[5].outputs[0].data["text/plain"] = "ok"
     nbformat.write(notebook, target)
     assert said_by_check(course, capsys)[0].startswith("exercise peak-frequency says 'ok'")
-    notebook.cells[4].outputs = [
+    notebook.cells[5].outputs = [
         nbformat.v4.new_output("error", ename="E", evalue="", traceback=[])
     ]
     nbformat.write(notebook, target)

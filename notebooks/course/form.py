@@ -56,6 +56,11 @@ def _title_and_setup(cells: Cells, lesson: Lesson, name: str) -> Iterator[str]:
     badge = f'teach.runtime_badge("{name}")'
     if lines[-1] != badge:
         yield f"the last line of the setup must be {badge}, got {lines[-1]!r}"
+    code = [cell["source"] for cell in cells if cell["cell_type"] == "code"]
+    if any(re.match(r"budget *=", line) for line in lines) and not re.search(
+        r"\bbudget\.", "\n".join(code)
+    ):
+        yield "the setup makes a budget that no cell uses"
     counted = [line for line in lines if not line.startswith("budget =")]
     if len(counted) > SETUP_LINES:
         yield f"the setup has {len(counted)} lines, at most {SETUP_LINES} besides the budget"
@@ -120,8 +125,7 @@ def _exercise_sections(cells: Cells) -> Iterator[tuple[str, Cells]]:
     heading, section = "", []
     for cell in cells:
         if cell["cell_type"] == "markdown":
-            found = _SECTION.search(outside_fences(cell["source"]))
-            if found:
+            for found in _SECTION.finditer(outside_fences(cell["source"])):
                 if heading:
                     yield heading, section
                 heading, section = (found[0] if "Exercise" in found[1][:8] else ""), []
