@@ -16,6 +16,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -53,7 +54,8 @@ def _build_one(source: Source, solution: bool, jobs: int) -> list[str]:
     target = source.target(solution=solution)
     text = nbformat.writes(outcome.notebook) + "\n"
     if len(text.encode()) > MAX_BYTES:
-        return [f"{target.name} has {len(text.encode())} bytes, at most {MAX_BYTES}"]
+        size = f"{target.name} has {len(text.encode())} bytes, at most {MAX_BYTES}"
+        return [*outcome.problems, size]
     write_text_atomic(target, text)
     print(f"   {len(text.encode()) / 1000:.0f} kB in {target.relative_to(source.root)}", flush=True)
     return outcome.problems
@@ -61,7 +63,7 @@ def _build_one(source: Source, solution: bool, jobs: int) -> list[str]:
 
 def _renew_badge(notebook: NotebookNode, source: Source) -> None:
     """Show the time of the latest run, which the run itself could not know."""
-    badge = runtime_badge(source.name, folder=source.root)
+    badge = replace(runtime_badge(source.name, folder=source.root), budget="quick")
     for cell in notebook.cells:
         if cell.cell_type == "code" and "teach.runtime_badge(" in cell.source:
             for output in cell.outputs:

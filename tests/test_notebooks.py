@@ -281,9 +281,15 @@ def test_a_run_that_raises_is_a_problem_and_the_others_go_on(course, runs, monke
     assert build.main(["--run"], root=course) == 1
     said = capsys.readouterr().err
     assert "\x1b" not in said
-    assert [line for line in said.splitlines() if line] == [
+    assert said.splitlines() == [
         "00_small.ipynb: boom", f"{Path('solutions') / '00_small.ipynb'}: boom"
     ]  # fmt: skip
+
+
+def test_a_source_without_a_stub_is_a_problem_of_the_run(course, runs, capsys):
+    edit(course, "#: peak = ...\n", "")
+    assert build.main(["--run"], root=course) == 1
+    assert "00_small.ipynb: a solution needs a stub" in capsys.readouterr().err
 
 
 def test_full_budget_is_measured_recorded_and_builds_nothing(course, runs, monkeypatch):
@@ -509,7 +515,8 @@ def test_built_notebooks_read_well_without_a_kernel(target):
     outputs = [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs]
     assert sum("image/png" in o.get("data", {}) for o in outputs) >= 3
     assert not any(execution.WIDGET in o.get("data", {}) for o in outputs)
-    assert "/home/" not in target.read_text() and "/root/" not in target.read_text()
+    text = target.read_text(encoding="utf-8")
+    assert not any(place in text for place in ("/home/", "/root/", str(FOLDER.parent)))
 
 
 def test_outputs_of_00_are_those_of_the_shipped_extractor():

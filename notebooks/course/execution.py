@@ -25,7 +25,7 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of running one notebook: outputs, seconds, and what is wrong with them."""
+    """What came of running one notebook: outputs, seconds, problems; did it reach its end?"""
 
     notebook: NotebookNode
     seconds: float
@@ -47,7 +47,12 @@ def run(
         Of the mathematics of one notebook; default: as many as there are cores.
     """
     name = _name(source, solution=solution)
-    notebook = source.notebook(solution=solution)
+    try:
+        notebook = source.notebook(solution=solution)
+    except ValueError as error:
+        empty = nbformat.v4.new_notebook()
+        problems = [f"{name}: {error}"]
+        return Outcome(notebook=empty, seconds=0.0, problems=problems, finished=False)
     environment = {"FPKIT_BUDGET": budget}
     if threads is not None:
         environment["OMP_NUM_THREADS"] = str(threads)
