@@ -10,7 +10,7 @@ def page() -> ipywidgets.Tab:
     """The two widgets for lectures, a tab each."""
     return ipywidgets.Tab(
         [AttributionDesk(), SynthesisExplorer()],
-        titles=["Who made this image?", "Make a network"],
+        titles=["Attribution", "Synthesis"],
     )
 
 

@@ -259,8 +259,7 @@ class AttributionDesk(Panel):
             made[name] = quantise(zoo.apply(model, scenes)[..., 16:-16, 16:-16])
         *enrolled, stranger = made
         self._enrol({name: from_images(made[name][:4], name=name) for name in enrolled})
-        for name, images in made.items():
-            self._ask(from_images(images[4:], name=name))
+        self._ask([s for name, images in made.items() for s in from_images(images[4:], name=name)])
         self.status = (
             f"Enrolled {len(enrolled)} synthetic models by 4 images each. On the desk: 2 new "
             f"images of each of them, and 2 of {stranger}, which is not enrolled."

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from fpkit.desk_data import Answer
-from fpkit.desk_figures import correlation_heatmap, ring_curve, verdict_bars
+from fpkit.desk_figures import correlation_figure, score_table
 from fpkit.verdicts import Thresholds
 
 FORMATS = ".png,.jpg,.jpeg,.webp"
@@ -76,15 +76,17 @@ class DeskControls:
 
 
 class CloserLook:
-    """The verdict on one image, its scores, and where its spectrum agrees with another."""
+    """The verdict on one image, its scores, and where its spectrum agrees with another.
+
+    The figure is made when there is something to show, and then updated.
+    """
 
     def __init__(self) -> None:
-        self.verdict, self.reason = ipywidgets.HTML(), ipywidgets.HTML()
-        self.bars = go.FigureWidget(verdict_bars({"": 0.0}, Thresholds(accept=1.0, refuse=0.0)))
-        self.map = go.FigureWidget(correlation_heatmap(np.zeros((128, 128))))
-        self.rings = go.FigureWidget(ring_curve(np.zeros((128, 128))))
-        self._left, self._right = _row(self.bars), _row(self.map, self.rings)
-        self.box = ipywidgets.VBox([self.verdict, _row(self._left, self._right), self.reason])
+        self.verdict, self.scores, self.reason = (ipywidgets.HTML() for _ in range(3))
+        self.figure: go.FigureWidget | None = None
+        self._contributions: NDArray[np.float64] | None = None
+        self._right = ipywidgets.Box()
+        self.box = ipywidgets.VBox([self.verdict, _row(self.scores, self._right), self.reason])
 
     def say(self, text: str) -> None:
         """Show the verdict."""
@@ -95,12 +97,7 @@ class CloserLook:
 
     def show_scores(self, answer: Answer | None, thresholds: Thresholds) -> None:
         """Show the scores of the enrolled models, or nothing without an answer."""
-        self._left.layout.display = "none" if answer is None else None
-        if answer is not None:
-            fresh = verdict_bars(answer.scores, thresholds)
-            with self.bars.batch_update():
-                self.bars.data[0].update(fresh.data[0].to_plotly_json(), overwrite=True)
-                self.bars.layout.update(fresh.layout, overwrite=True)
+        self.scores.value = "" if answer is None else score_table(answer, thresholds)
 
     def show_reason(self, other: str, found: tuple[NDArray[np.float64], float] | None) -> None:
         """Show a correlation map with `other`, or say why there is none."""
@@ -113,18 +110,34 @@ class CloserLook:
                 f"Where spectra agree cannot be shown: {html.escape(what)}."
             )
             return
-        contributions, correlation = found
-        fresh = ring_curve(contributions)
-        with self.map.batch_update():
-            self.map.data[0].z = contributions.astype(np.float32)
-        with self.rings.batch_update():
-            self.rings.data[0].update(x=fresh.data[0].x, y=fresh.data[0].y)
+        self._contributions, correlation = found
+        if self.figure is None:
+            self.figure = go.FigureWidget(correlation_figure(self._contributions))
+            # the browser takes a while to load the figure, and misses what changes meanwhile:
+            # the first that it says is that it has drawn it
+            self.figure.observe(self._drawn, names="_js2py_layoutDelta")
+            self._right.children = (self.figure,)
+        else:
+            self._update()
         self.reason.value = _paragraph(
             "<b>Why?</b> The log spectra of both, minus what all models have in common, correlate "
             f"by <b>{correlation:.2f}</b>. The map shows which frequencies make that sum: yellow "
             "where both have more power than usual, or both less; blue where one has more and the "
             "other less. The extractor sees more than this, and its score is another number."
         )
+
+    def _drawn(self, _: object) -> None:
+        if self.figure is not None:
+            self.figure.unobserve(self._drawn, names="_js2py_layoutDelta")
+            self._update()
+
+    def _update(self) -> None:
+        if self.figure is None or self._contributions is None:
+            return
+        fresh = correlation_figure(self._contributions)
+        with self.figure.batch_update():
+            self.figure.data[0].z = fresh.data[0].z
+            self.figure.data[1].update(x=fresh.data[1].x, y=fresh.data[1].y)
 
 
 def _heading(text: str) -> ipywidgets.HTML:

@@ -2,7 +2,7 @@
 
 import base64
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import plotly.graph_objects as go
@@ -11,7 +11,7 @@ from PIL import Image
 
 from fpkit.desk_data import Answer, Measured
 from fpkit.pictures import LINE_COLOURS, Cell, line_chart, montage, picture, png_bytes, stack
-from fpkit.plots import INK, radial_profiles, score_bars, spectrum_heatmap
+from fpkit.plots import INK, spectrum_heatmap
 from fpkit.spectral_correlation import by_ring, log_spectrum
 from fpkit.verdicts import Decision, Thresholds
 
@@ -25,55 +25,57 @@ MOST = 8  # bars, and rows of a picture
 MAX_ROWS = 100  # of the table
 
 
-def verdict_bars(scores: Mapping[str, float], thresholds: Thresholds) -> go.Figure:
-    """The best eight scores as bars, both thresholds as lines, with a sign for every decision.
-
-    Parameters
-    ----------
-    scores : mapping of model to score, at least one
-    thresholds : Thresholds
-
-    Returns
-    -------
-    plotly.graph_objects.Figure
-    """
-    best = dict(sorted(scores.items(), key=lambda item: -item[1])[:MOST])
-    figure = score_bars(best, label="score")
-    bars = figure.data[0]
-    decisions = [thresholds.decide(value) for value in bars.x]
-    bars.marker.color = [COLOURS[decision] for decision in decisions]
-    bars.text = [
-        f"{SIGNS[decision]} {value:.2f}" for decision, value in zip(decisions, bars.x, strict=True)
-    ]
-    bars.customdata = bars.y
-    bars.y = [short(name) for name in bars.y]
-    bars.hovertemplate = "%{customdata}: %{x:.3f}<extra></extra>"
-    for threshold in (thresholds.refuse, thresholds.accept):
-        figure.add_vline(x=threshold, line={"dash": "dash", "color": INK, "width": 1})
-    figure.update_xaxes(range=[min(-0.2, min(best.values()) - 0.1), 1.25])
-    return figure.update_layout(width=360, height=110 + 30 * len(best), margin={"r": 8})
+def score_table(answer: Answer, thresholds: Thresholds) -> str:
+    """The best eight scores of one image as bars in HTML, with both thresholds as lines."""
+    rows = []
+    for name, score in list(answer.scores.items())[:MOST]:
+        decision = thresholds.decide(score)
+        width = 100 * max(0.0, min(1.0, score))
+        marks = "".join(
+            f'<div style="position: absolute; left: {100 * max(0.0, line):.0f}%; height: 18px; '
+            f'border-left: 2px dashed {INK}"></div>'
+            for line in (thresholds.refuse, thresholds.accept)
+        )
+        rows.append(
+            f'<tr><td style="padding: 1px 8px">{html.escape(short(name))}</td>'
+            f'<td><div style="position: relative; width: 200px; height: 18px">'
+            f'<div style="position: absolute; width: {width:.0f}%; height: 18px; '
+            f'background: {COLOURS[decision]}"></div>{marks}</div></td>'
+            f'<td style="padding: 1px 8px">{SIGNS[decision]} {score:.2f}</td></tr>'
+        )
+    head = "<caption>score of every enrolled model, thresholds dashed</caption>"
+    return f"<table>{head}{''.join(rows)}</table>"
 
 
-def correlation_heatmap(contributions: ArrayLike, *, size: int = 320) -> go.Figure:
-    """Where two spectra agree: a :func:`fpkit.spectral_correlation.correlation_map` as heat map.
+def correlation_figure(contributions: ArrayLike) -> go.Figure:
+    """Where two spectra agree: a :func:`fpkit.spectral_correlation.correlation_map`, and its rings.
 
-    Yellow: both have more than the reference, or both less; blue: one more and the other less.
-    The colour scale ends at 3 and -3 standard scores.
+    Left the map: yellow where both have more than the reference, or both less, blue where one has
+    more and the other less; the colours end at 3 and -3 standard scores. Right its mean over
+    rings of equal frequency.
     """
     values = np.asarray(contributions, dtype=np.float32)
-    figure = spectrum_heatmap(values, unit="", limits=(-3, 3), size=size)
-    figure.data[0].colorscale = "Cividis"
-    figure.data[0].colorbar.title.text = "agree"
-    return figure
-
-
-def ring_curve(contributions: ArrayLike, *, size: tuple[int, int] = (320, 320)) -> go.Figure:
-    """The same map averaged over rings: which band of frequencies speaks for one source."""
-    figure = radial_profiles({"this pair": by_ring(contributions)}, unit="", size=size)
-    figure.data[0].update(mode="lines+markers")
-    figure.add_hline(y=0, line={"color": INK, "width": 1})
-    figure.update_yaxes(title="mean contribution to the correlation")
-    return figure.update_layout(showlegend=False)
+    figure = spectrum_heatmap(values, unit="", limits=(-3, 3), size=320)
+    figure.data[0].update(colorscale="Cividis", colorbar={"title": {"text": "agree"}, "x": 0.46})
+    frequency, mean = by_ring(values)
+    figure.add_scatter(
+        x=frequency.astype(np.float32),
+        y=mean.astype(np.float32),
+        mode="lines+markers",
+        line={"color": LINE_COLOURS[0]},
+        hovertemplate="%{x:.3f} cycles/pixel, mean %{y:.2f}<extra></extra>",
+        xaxis="x2",
+        yaxis="y2",
+    )
+    grid = {"gridcolor": figure.layout.xaxis.gridcolor, "title_standoff": 6}
+    return figure.update_layout(
+        xaxis_domain=[0, 0.44],
+        xaxis2={"domain": [0.66, 1], "anchor": "y2", "range": [0, 0.5], **grid},
+        xaxis2_title="frequency (cycles/pixel)",
+        yaxis2={"anchor": "x2", "zeroline": True, "zerolinecolor": INK, **grid},
+        yaxis2_title="mean over the ring",
+        width=740,
+    )
 
 
 def answer_table(images: Sequence[Measured], answers: Sequence[Answer], shown: str) -> str:
