@@ -56,7 +56,11 @@ def correlation_figure(contributions: ArrayLike) -> go.Figure:
     """
     values = np.asarray(contributions, dtype=np.float32)
     figure = spectrum_heatmap(values, unit="", limits=(-3, 3), size=320)
-    figure.data[0].update(colorscale="Cividis", colorbar={"title": {"text": "agree"}, "x": 0.46})
+    # a NaN is no JSON, and Jupyter warns; None leaves the same gap
+    gaps = np.where(np.isnan(values), None, values)
+    figure.data[0].update(
+        z=gaps, colorscale="Cividis", colorbar={"title": {"text": "agree"}, "x": 0.46}
+    )
     frequency, mean = by_ring(values)
     figure.add_scatter(
         x=frequency.astype(np.float32),
