@@ -90,7 +90,11 @@ def server_traits(port: int, token: str) -> dict[str, dict[str, Any]]:
             "language_kernel_mapping": {"python": "python3"},
             "show_tracebacks": True,
             # what else is installed in JupyterLab is of no use to the page, and delays it
-            "extension_allowlist": ["@jupyter-widgets/jupyterlab-manager", "anywidget"],
+            "extension_allowlist": [
+                "@jupyter-widgets/jupyterlab-manager",
+                "@voila-dashboards/widgets-manager8",
+                "anywidget",
+            ],
         },
     }
 
