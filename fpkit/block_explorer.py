@@ -35,11 +35,7 @@ _DIFFERENCE = 20.0  # dB, both ends of the colour scale
 _KINDS = {"discs": "leaves", "clouds": "noise", "stripes": "texture"}
 _NOISE, _WAVE = "white noise", "one plane wave"
 _SETTINGS = tuple(field.name for field in fields(BlockSettings))
-_TITLES = {
-    "measured": "measured",
-    "computed": "computed (closed form)",
-    "difference": "measured - computed",
-}
+_TITLES = ("measured", "computed (closed form)", "measured - computed")
 
 
 class BlockExplorer(Panel):
@@ -95,6 +91,7 @@ class BlockExplorer(Panel):
         if unknown:
             raise TypeError(f"there is no setting {sorted(unknown)}: there are {_SETTINGS}")
         self._images = _scenes() if images is None else _numbered(images)
+        self._drawn: Tensor | None = None
         self._codes: dict[tuple[str, int], Tensor] = {}
         super().__init__(**({"source": self.sources[0]} | settings))
         self._build()
@@ -202,17 +199,19 @@ class BlockExplorer(Panel):
         views = self.views
         measured, computed = (views.decibels(p) for p in (views.measured, views.computed))
         low, high = robust_limits(measured)
-        shown = {"measured": measured, "computed": computed, "difference": measured - computed}
-        for name, values in shown.items():
-            with self._spectra[name].batch_update():
-                trace = self._spectra[name].data[0]
-                trace.z = values.astype(np.float32)
-                if name != "difference":
-                    trace.update(zmin=low, zmax=high)
+        with self._spectra.batch_update():
+            shown = (measured, computed, measured - computed)
+            for trace, values in zip(self._spectra.data, shown, strict=True):
+                trace.z = _short(values)
+            # round ends: the scale stays while little changes, and is not drawn anew
+            ends = {"cmin": 5 * np.floor(low / 5), "cmax": 5 * np.ceil(high / 5)}
+            self._spectra.layout.coloraxis.update(ends)
         with self._chart.batch_update():
             for trace, (_, row) in zip(self._chart.data, self._profiles().values(), strict=True):
                 trace.y = row.astype(np.float32)
-        self._input.value = _figure("input", self.code().numpy())
+        if self._drawn is not self.code():
+            self._drawn = self.code()
+            self._input.value = _figure("input", self._drawn.numpy())
         self._output.value = _figure("output", views.output)
         curved = self.activation != "none"
         learnt = self.roughness > 0
@@ -252,8 +251,11 @@ class BlockExplorer(Panel):
         }
 
     def _build(self) -> None:
-        self._spectra = {name: _spectrum(name) for name in _TITLES}
+        self._spectra = _spectra()
         self._chart = go.FigureWidget(radial_profiles(self._blank_profiles(), size=(500, 300)))
+        self._chart.update_layout(
+            legend={"y": 1, "yanchor": "bottom"}, margin={"t": 36, "autoexpand": False}
+        )
         self._chart.update_xaxes(title="horizontal frequency (cycles/pixel)")
         for trace, line in zip(self._chart.data, _LINES, strict=True):
             trace.line.update(line)
@@ -264,7 +266,7 @@ class BlockExplorer(Panel):
         self.children = [
             ipywidgets.Box(list(self._controls.values()), layout=wrap),
             self.message,
-            ipywidgets.Box(list(self._spectra.values()), layout=wrap),
+            self._spectra,
             ipywidgets.Box([self._input, self._output, self._chart], layout=wrap),
         ]
 
@@ -298,21 +300,40 @@ def _look(name: str) -> dict[str, object]:
     }
 
 
-def _spectrum(name: str) -> go.FigureWidget:
-    """A small heat map; measured shares the colour bar of computed, to its right."""
+def _spectra() -> go.FigureWidget:
+    """Three heat maps in one figure, which the browser redraws at once; two share their colours."""
     blank = np.zeros((SIDE, SIDE), np.float32)
-    figure = go.FigureWidget(
-        spectrum_heatmap(blank, title=_TITLES[name], limits=(-_DIFFERENCE, _DIFFERENCE), size=290)
-    )
-    figure.update_yaxes(title="")
-    figure.update_xaxes(title="")
-    figure.update_layout(margin={"l": 40, "r": 0, "t": 36, "b": 28}, width=330)
-    if name == "measured":
-        figure.update_traces(showscale=False)
-        figure.update_layout(width=280)
-    if name == "difference":
-        figure.update_traces(colorscale="PuOr", reversescale=True)  # apart for every eye
-    return figure
+    figure = spectrum_heatmap(blank, limits=(-_DIFFERENCE, _DIFFERENCE), size=300)
+    heat, across, down = figure.data[0], figure.layout.xaxis, figure.layout.yaxis
+    bar = heat.colorbar.to_plotly_json()
+    figure.data = []
+    for i, (title, left) in enumerate(zip(_TITLES, (0.0, 0.3, 0.69), strict=True), 1):
+        figure.add_trace(heat)
+        figure.data[-1].update(xaxis=f"x{i}", yaxis=f"y{i}", zmin=None, zmax=None, name=title)
+        figure.data[-1].update(coloraxis="coloraxis2" if i == 3 else "coloraxis")
+        axis = {"title": None, "domain": [left, left + 0.265], "anchor": f"y{i}"}
+        figure.update_layout({f"xaxis{i}": across.to_plotly_json() | axis})
+        axis = {"title": None, "scaleanchor": f"x{i}", "anchor": f"x{i}", "showticklabels": i != 2}
+        figure.update_layout({f"yaxis{i}": down.to_plotly_json() | axis})
+        figure.add_annotation(
+            text=title, x=left + 0.1325, y=1, xref="paper", yref="paper", xanchor="center",
+            yanchor="bottom", showarrow=False,
+        )  # fmt: skip
+    figure.update_layout(
+        coloraxis={"colorscale": "Viridis", "colorbar": bar | {"x": 0.57}},
+        # purple below zero, orange above: apart for every eye
+        coloraxis2={
+            "colorscale": "PuOr_r", "cmin": -_DIFFERENCE, "cmax": _DIFFERENCE,
+            "colorbar": bar | {"x": 0.96},
+        },
+        width=960, margin={"l": 40, "r": 50, "t": 30, "b": 30, "autoexpand": False},
+    )  # fmt: skip
+    return go.FigureWidget(figure)
+
+
+def _short(values: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Decibels in steps of 1/4: a heat map travels as text, and this is a third of it."""
+    return (np.rint(4 * values) / 4).astype(np.float32)
 
 
 def _scenes() -> dict[str, Tensor]:
