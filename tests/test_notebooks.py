@@ -440,7 +440,7 @@ def test_assignments_follow_the_schema_of_nbgrader_and_clear_to_the_stubs(source
     "code",
     [
         "a = 1\n### BEGIN SOLUTION\n#: x = ...\nx = 42\n### END SOLUTION\ny = x",
-        "@id\ndef f():\n    ### BEGIN SOLUTION\n    #: return ...\n    z = 41\n    return z + 1\n"
+        "@raised\ndef f():\n    ### BEGIN SOLUTION\n    #: return ...\n    z = 40\n    return z + 1\n"
         "    ### END SOLUTION\n\n\ny = f()",
         "def f(\n    a=2,\n):\n    if a:\n        ### BEGIN SOLUTION\n        #: return ...\n"
         "        return 21 * a\n        ### END SOLUTION\n    return 0\ny = f()",
@@ -449,8 +449,11 @@ def test_assignments_follow_the_schema_of_nbgrader_and_clear_to_the_stubs(source
     ],
 )
 def test_with_its_answer_a_marked_cell_gives_the_answer_and_cleared_the_stub(code):
-    marked = assignments.mark(code.replace("@id\n", "@(lambda f: f)\n"))
-    names = {}
+    def raised(function):
+        return lambda: value if (value := function()) is ... else value + 1
+
+    marked = assignments.mark(code)
+    names = {"raised": raised}
     exec(marked, names)
     assert names["y"] == 42
     exec("\n".join(cleared(marked, "BEGIN SOLUTION", "END SOLUTION")), names)
