@@ -4,7 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fpkit.checks import attempted, exercise
-from fpkit.projection import distances, neighbours_kept
+from fpkit.neighbours import distances
+from fpkit.projection import neighbours_kept
 
 
 @exercise("map-chance")

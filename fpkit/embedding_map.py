@@ -2,7 +2,8 @@
 
 import base64
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, get_args
 
 import ipywidgets
@@ -15,10 +16,18 @@ from PIL import Image
 from torch import Tensor
 
 from fpkit import projection
+from fpkit.neighbours import Metric, nearest
 from fpkit.panel import Panel
 from fpkit.pictures import Cell, montage, picture, png_bytes, stack
-from fpkit.projection import Metric, Start
-from fpkit.scatter import key_traces, label_order, point_trace, scatter_figure, scatter_picture
+from fpkit.projection import Start
+from fpkit.scatter import (
+    key_traces,
+    label_order,
+    opacity_of,
+    point_trace,
+    scatter_figure,
+    scatter_picture,
+)
 from fpkit.selection import SelectionSummary, selection_summary
 from fpkit.spectrum import average_spectrum, to_db
 
@@ -27,7 +36,7 @@ MOST_NEIGHBOURS = 100
 _KEPT = 15  # the neighbours by which maps are judged, whatever n_neighbors they were made with
 _REMEMBERED = 64
 _ALL = "(nothing)"
-_WIDE = 620
+_WIDE = 560
 
 
 class EmbeddingMap(Panel):
@@ -107,7 +116,7 @@ class EmbeddingMap(Panel):
         }
         super().__init__(**defaults | settings)
         self._k = min(_KEPT, (len(self.embeddings) - 1) // 2)
-        self._indices, self._distances = projection.nearest(self.embeddings, self._k, metric=metric)
+        self._indices, self._distances = nearest(self.embeddings, self._k, metric=metric)
         self._build()
         self.observe(self._remap, names=["method", "n_neighbors", "min_dist", "start", "seed"])
         self.observe(self._recolour, names="colour_by")
@@ -131,7 +140,7 @@ class EmbeddingMap(Panel):
         if label not in self.labels.get(column, ()):
             known = sorted(set(self.labels.get(column, ())))
             raise ValueError(f"no label {label!r} in column {column!r}: it has {known}")
-        self.selection = tuple(i for i, name in enumerate(self.labels[column]) if name == label)
+        self.selection = _carriers(self.labels[column], label)
         summary = self.summary
         assert summary is not None  # the label was found
         return summary
@@ -179,7 +188,6 @@ class EmbeddingMap(Panel):
         self.coordinates = coordinates
         with self._figure.batch_update():
             self._figure.data[0].update(x=coordinates[:, 0], y=coordinates[:, 1])
-            self._figure.layout.selections = ()  # a lasso belongs to the map it was drawn on
             self._figure.layout.title.text = f"{self.method.upper()}{share}"
         self.status = f"{self._trust()}; by chance {self._k / (len(self.embeddings) - 1):.0%}."
         self._look()
@@ -253,12 +261,14 @@ class EmbeddingMap(Panel):
         self._figure = go.FigureWidget(
             scatter_figure(blank, self.labels[self.colour_by], title=" ", size=(_WIDE, 560))
         )
+        # below the map: long names at its side would make it narrow
+        self._figure.layout.legend.update(orientation="h", x=0, y=-0.01, yanchor="top")
         points = self._figure.data[0]
         points.on_hover(lambda _, found, __: self._hovered(found.point_inds))
         points.on_selection(lambda _, found, __: self._lassoed(found.point_inds))
-        points.on_deselect(lambda *_: self._lassoed([]))
-        self._details = ipywidgets.HTML(layout=ipywidgets.Layout(width="350px"))
-        self._statistics = ipywidgets.HTML(layout=ipywidgets.Layout(width="350px"))
+        points.on_deselect(lambda *_: setattr(self, "selection", ()))
+        self._details = ipywidgets.HTML(layout=ipywidgets.Layout(width="330px"))
+        self._statistics = ipywidgets.HTML(layout=ipywidgets.Layout(width="330px"))
         wrap = ipywidgets.Layout(flex_flow="row wrap")
         self.children = [
             ipywidgets.Box(
@@ -286,7 +296,8 @@ class EmbeddingMap(Panel):
             self._figure.layout.height = 530 + 19 * rows
             self._figure.layout.margin.b = 14 + 19 * rows
         self._figure.add_traces(key_traces(labels))
-        self._choice.options = [_ALL, *names]  # which chooses nothing
+        with self._unheard():
+            self._choice.options = [_ALL, *names]
         self._look()
         self._select()
 
@@ -295,7 +306,14 @@ class EmbeddingMap(Panel):
             self.point = int(found[0])
 
     def _lassoed(self, found: Sequence[int]) -> None:
-        self.selection = tuple(sorted(int(i) for i in found))
+        """Take what a lasso caught, and the lasso away; one that caught nothing changes nothing."""
+        if found:
+            self.selection = tuple(sorted(int(i) for i in found))
+            # it would stay on the page, and decide there what is bright; setting to what Python
+            # has already, none, sends nothing: hence a lasso around nothing first
+            self._figure.layout.selections = [dict.fromkeys(("x0", "x1", "y0", "y1"), 0)]
+            self._figure.layout.selections = ()
+        self._figure.data[0].selectedpoints = None
 
     def _chosen(self, change: traitlets.Bunch) -> None:
         if change["new"] == _ALL:
@@ -303,13 +321,23 @@ class EmbeddingMap(Panel):
         else:
             self.select(change["new"])
 
+    @contextmanager
+    def _unheard(self) -> Iterator[None]:
+        """Change the list "select" without changing the selection."""
+        self._choice.unobserve(self._chosen, names="value")
+        try:
+            yield
+        finally:
+            self._choice.observe(self._chosen, names="value")
+
     def _select(self, _: traitlets.Bunch | None = None) -> None:
         with self.reporting():
             summary = self.summary
-        points = self._figure.data[0]
-        wanted = self.selection or None
-        if points.selectedpoints != wanted:
-            points.selectedpoints = wanted
+        if self.selection != _carriers(self.labels[self.colour_by], self._choice.value):
+            with self._unheard():
+                self._choice.value = _ALL  # what it says is not what is selected any more
+        opacity = opacity_of(self.selection, len(self.embeddings))
+        self._figure.data[0].marker.opacity = opacity
         if summary is None:
             text = "Draw a lasso on the map, or choose from “select”, for statistics."
         else:
@@ -354,3 +382,8 @@ class EmbeddingMap(Panel):
             f'<div style="line-height: 1.4">{shown}<br>point #{self.point}<br>{own}<br>'
             f"true neighbours ({self.metric} distance):<br>{'<br>'.join(alike)}</div>"
         )
+
+
+def _carriers(labels: Sequence[str], label: str) -> tuple[int, ...]:
+    """Numbers of the points that carry a label."""
+    return tuple(i for i, name in enumerate(labels) if name == label)

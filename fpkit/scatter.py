@@ -81,7 +81,7 @@ def scatter_figure(
     hidden = {"visible": False, "zeroline": False}
     figure.update_layout(
         template="none",
-        title={"text": title, "x": 0.5, "xanchor": "center", "font": {"size": 15}},
+        title={"text": title, "x": 0.02, "xanchor": "left", "font": {"size": 15}},
         width=size[0],
         height=size[1],
         margin={"l": 8, "r": 8, "t": 44 if title else 30, "b": 8},
@@ -91,6 +91,7 @@ def scatter_figure(
         xaxis=hidden,
         yaxis=hidden | {"scaleanchor": "x"},
         legend={"itemclick": False, "itemdoubleclick": False, "itemsizing": "constant"},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": INK, "activecolor": LINE_COLOURS[0]},
         dragmode="lasso",
         hovermode="closest",
     )
@@ -116,14 +117,20 @@ def point_trace(
             "color": [colour for colour, _ in markers],
             "symbol": [symbol for _, symbol in markers],
             "size": 8,
+            "opacity": opacity_of(selected, len(points)),
             "line": {"width": 0},
         },
-        selectedpoints=list(selected) or None,
-        unselected={"marker": {"opacity": 0.15}},
         text=list(labels if hover is None else hover),
         hovertemplate="%{text}<extra></extra>",
         showlegend=False,
     )
+
+
+def opacity_of(selected: Sequence[int], count: int) -> NDArray[np.float32]:
+    """Opacity of `count` points: all 1 if none is selected, else those that are not fade."""
+    opacity = np.full(count, 0.12 if len(selected) else 1.0, np.float32)
+    opacity[list(selected)] = 1.0
+    return opacity
 
 
 def key_traces(labels: Sequence[str]) -> list[go.Scatter]:

@@ -41,6 +41,10 @@ def drawn(widget: EmbeddingMap) -> np.ndarray:
     return np.stack([points.x, points.y], axis=1)
 
 
+def bright(widget: EmbeddingMap) -> tuple[int, ...]:
+    return tuple(np.flatnonzero(np.asarray(widget._figure.data[0].marker.opacity) == 1))
+
+
 def test_umap_is_that_of_the_projection_and_follows_its_settings(embeddings):
     widget = EmbeddingMap(embeddings, LABELS, n_neighbors=6, seed=2)
     wanted = projection.umap(embeddings, n_neighbors=6, seed=2)
@@ -123,6 +127,11 @@ def test_lasso_gives_the_statistics_of_the_selection(shown, embeddings):
     pairs = [embeddings[i] @ embeddings[j] for i, j in ((1, 8), (1, 9), (8, 9))]
     assert summary.within == pytest.approx(np.mean(pairs))
     assert "model: b 2 of 8, a 1 of 8" in shown._statistics.value
+    assert bright(shown) == (1, 8, 9)
+    # on the page a lasso that stays would go on deciding what is bright
+    assert points.selectedpoints is None and shown._figure.layout.selections == ()
+    points._dispatch_on_selection(Points(point_inds=[]), None)
+    assert shown.selection == (1, 8, 9)
     points._dispatch_on_deselect([])
     assert shown.selection == () and shown.summary is None
 
@@ -130,13 +139,25 @@ def test_lasso_gives_the_statistics_of_the_selection(shown, embeddings):
 def test_a_label_can_be_selected_without_a_mouse(shown):
     shown._choice.value = "c"
     assert shown.selection == tuple(range(16, 24))
-    assert tuple(shown._figure.data[0].selectedpoints) == shown.selection
+    assert bright(shown) == shown.selection
     assert "8 selected" in shown._statistics.value
     shown._choice.value = "(nothing)"
-    assert shown.selection == () and shown._figure.data[0].selectedpoints is None
+    assert shown.selection == () and bright(shown) == tuple(range(24))
     assert shown.select("nearest", column="upsampling").size == 8
     with pytest.raises(ValueError, match="no label 'd' in column 'model'"):
         shown.select("d")
+
+
+def test_the_selection_outlives_maps_and_colours_and_the_list_never_lies(shown):
+    shown._choice.value = "a"
+    chosen = tuple(range(8))
+    shown.method = "umap"
+    assert shown.selection == chosen == bright(shown) and shown._choice.value == "a"
+    shown.colour_by = "upsampling"
+    assert shown.selection == chosen == bright(shown) and shown._choice.value == "(nothing)"
+    shown._choice.value = "deconv"
+    shown.selection = (1, 2)
+    assert shown._choice.value == "(nothing)" and bright(shown) == (1, 2)
 
 
 def test_selection_summary_against_all_pairs(embeddings):

@@ -96,7 +96,7 @@ CHAINS = [
     "checks checks_training teach",
     "lesson grading cli_grade cli",
     "checks grading",
-    "projection scatter embedding_map widgets",
+    "neighbours projection scatter embedding_map widgets",
     "checks checks_map teach",
 ]
 

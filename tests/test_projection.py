@@ -7,16 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from fpkit import projection
-from fpkit.projection import (
-    distances,
-    nearest,
-    neighbour_graph,
-    neighbours_kept,
-    pca,
-    same_label,
-    trustworthiness,
-    umap,
-)
+from fpkit.neighbours import distances, nearest, same_label
+from fpkit.projection import neighbour_graph, neighbours_kept, pca, trustworthiness, umap
 
 
 @pytest.fixture(scope="module")

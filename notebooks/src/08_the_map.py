@@ -1,16 +1,16 @@
 # %% [markdown]
 # # What can a map of embeddings tell, and what can it not?
 #
-# An embedding has 128 numbers. UMAP squeezes thousands of them into a picture with two, and every
-# paper on attribution shows such a picture. It is a good place to ask questions, and a bad one to
-# find answers. In this lesson you draw maps of networks that the extractor never saw, and then
+# An embedding has 128 numbers. UMAP draws each as a point in the plane, with two, and many papers on
+# attribution show such a picture. It is a good place to ask questions, and a bad one to find
+# answers. In this lesson you draw maps of networks that the extractor never saw, and then
 # catch the maps lying.
 
 # %%
 import numpy as np
 
 import fpkit as fp
-from fpkit import pictures, projection, scatter, teach, widgets
+from fpkit import neighbours, pictures, projection, scatter, teach, widgets
 
 budget = teach.budget()
 teach.runtime_badge("08_the_map")
@@ -73,7 +73,7 @@ teach.show(
 )
 
 # %%
-own = projection.same_label(embeddings, models, k=15)
+own = neighbours.same_label(embeddings, models, k=15)
 print(f"nearest 15 neighbours from the same network: {own.share:.0%} (by chance {own.chance:.0%})")
 
 # %% [markdown]
@@ -103,7 +103,7 @@ print(f"nearest 15 neighbours from the same network: {own.share:.0%} (by chance 
 # </details>
 
 # %%
-indices, distances = projection.nearest(embeddings, 14)
+indices, distances = neighbours.nearest(embeddings, 14)
 graph = projection.neighbour_graph(indices, distances)
 wider = projection.neighbour_graph(indices, 10 * distances)
 print(f"largest change of a weight if all distances grow tenfold: {abs(graph - wider).max():.6f}")
@@ -264,7 +264,7 @@ teach.show(scatter.scatter_row(tries, models, legend=False, size=200))
 # %%
 def island_distances(points):
     centres = np.stack([points[models == name].mean(axis=0) for name in np.unique(models)])
-    return projection.distances(centres, metric="euclidean")[np.triu_indices(len(centres), k=1)]
+    return neighbours.distances(centres, metric="euclidean")[np.triu_indices(len(centres), k=1)]
 
 
 true = island_distances(embeddings)
@@ -379,7 +379,7 @@ teach.show(pictures.montage({"": panels}, cell_size=parts[0].height))
 
 # %%
 for axis, values in labels.items():
-    found = projection.same_label(embeddings, values, k=15)
+    found = neighbours.same_label(embeddings, values, k=15)
     print(f"{axis:10} same label {found.share:.0%}, by chance {found.chance:.0%}")
 
 # %% [markdown]
@@ -437,7 +437,7 @@ for axis, values in labels.items():
     dealt = np.array([values[models == m][0] for m in name])
     deals = np.array([generator.permutation(dealt)[number] for _ in range(1000)])
     luck = (deals[:, strange] == deals).mean(axis=1)
-    found = projection.same_label(embeddings, values, groups=models, k=1).share
+    found = neighbours.same_label(embeddings, values, groups=models, k=1).share
     as_good = (luck >= found - 1e-9).mean()
     print(f"{axis:10} same label {found:4.0%}, luck {luck.mean():3.0%}, as good: {as_good:6.1%}")
 
@@ -508,4 +508,5 @@ teach.show(viewer.static())
 #
 # - **Real generators** and how they are related: lesson 09.
 # - **Your own images**: lesson 10 enrols them; `widgets.EmbeddingMap` takes any embeddings.
-# - **The code**: `fpkit/projection.py` has the graph of section 2 in thirty lines.
+# - **The code**: `fpkit/projection.py` has the graph of section 2, `fpkit/neighbours.py` the test of
+#   section 7.
