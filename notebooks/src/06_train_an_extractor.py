@@ -375,10 +375,10 @@ monitor
 #
 # <details><summary>Reveal</summary>
 #
-# They separate first. The loss starts at about $\log 70 + 0.3 = 4.5$, the price of guessing among 70
-# names plus the margin, and stays near it for a while: each batch shows 8 of the 70 names, so the
-# classifier leans towards the names of the last batch and pays for it in the next. The embedding
-# gains from every batch.
+# They separate first. The loss starts at about $\log 70 + 0.3 = 4.5$, the price of guessing among
+# 70 names plus the margin, and stays near it for a while: each batch shows 8 of the 70 names, so
+# the classifier leans towards the names of the last batch and pays for it in the next. The
+# embedding gains from every batch.
 # </details>
 #
 # The next cell starts the training and waits for its end. (Instead you may press **Start** above
@@ -396,7 +396,7 @@ teach.show(monitor.static())
 # **What you see.** The loss jumps from step to step, for every batch has other models, some of them
 # twins; only its running mean can be read. It stays at 4 to 6 at first, then falls below 2.
 # Meanwhile more than half of the images of unknown sources are named right after ten steps, and
-# about 70% in the end, where guessing would give 4%. In the snapshots six held-out models draw
+# 70 to 80% in the end, where guessing would give 4%. In the snapshots six held-out models draw
 # together into clusters, and near relatives stay neighbours. The picture has two of 128 dimensions:
 # clusters that overlap there need not overlap in all.
 
@@ -426,7 +426,7 @@ teach.show(pictures.montage({"": cells}, columns=list(shown), cell_size=200, **b
 # **What you see.** Scores of 60 images, six of each held-out model, three times. Untrained: nearly
 # all pairs look alike, and only small differences make half of the answers right. Yours: bright
 # squares along the diagonal, one per model, and some beside it where two models are relatives. In
-# three trainings with other seeds it named 94 to 97% right, untrained networks 51 to 58%.
+# three trainings with other seeds it named 94 to 99% right, untrained networks 51 to 58%.
 #
 # So little training, and as good as the one that ships? Only at home. The test has the same kind of
 # models, scenes and file format as the training. Now the same probes as JPEG files of quality 75,
@@ -440,8 +440,8 @@ for name, extractor in shown.items():
 
 # %% [markdown]
 # **What you see.** All lose, and yours loses most: it keeps about half of its right answers, the
-# shipped one five in six. JPEG throws away fine detail and adds a lattice of its own, and nothing in
-# your training said which of the two to trust.
+# shipped one five in six. JPEG throws away fine detail and adds a lattice of its own, and nothing
+# in your training said which of the two to trust.
 #
 # ## What can go wrong
 #
@@ -449,11 +449,11 @@ for name, extractor in shown.items():
 #   classifier looks good. Split by architecture, with all seeds.
 # - **No untrained opponent.** Chance is 10%, and half the way up needs no training at all.
 # - **Batches without positives.** The triplet loss is then zero or missing, and no error says so.
-# - **A collapse.** If all embeddings are equal, every gap is 0 and the triplet loss stays exactly at
-#   the margin. If a training begins so, a lower learning rate or a longer warm-up helps.
+# - **A collapse.** If all embeddings are equal, every gap is 0 and the triplet loss stays at the
+#   margin. If a training begins so, a lower learning rate or a longer warm-up helps.
 # - **A subject that gives the model away.** Share the scenes within a batch.
-# - **A home win.** What is not in the training (JPEG, photographs, other kinds of generators) is not
-#   in the result.
+# - **A home win.** What is not in the training (JPEG, photographs, other kinds of generators) is
+#   not in the result.
 #
 # ## Recap
 #
