@@ -395,8 +395,8 @@ teach.show(browser.static())
 # ## What can go wrong
 #
 # - **Different n.** A distance at n = 19 beside one at n = 80 says nothing about the models.
-# - **Different pictures.** Our synthetic models painted computed scenes, the real ones whatever they
-#   paint. Part of every distance here is the scenes; *no model* shows how much at least.
+# - **Different pictures.** Our synthetic models painted computed scenes, the real ones whatever
+#   they paint. Part of every distance here is the scenes: see how far off *no model* is.
 # - **Different numbers of images.** Fewer images per model make noisier points and a larger
 #   covariance. We cut the real models to as many images as the synthetic ones have.
 # - **One score.** FFD alone would have told us to train on source images.
