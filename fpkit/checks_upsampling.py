@@ -103,5 +103,5 @@ def _fingerprint(n: int, *, seed: int) -> NDArray[np.float64]:
             down, across = ((axis - k / 2**n + 0.5) % 1 - 0.5 for k in (i, j))
             weight = 1.0 if i == j == 0 else 10 ** generator.uniform(-1.2, -0.8)
             radius = down[:, None] ** 2 + across[None] ** 2
-            power += weight * 1e-4 / (radius + 1e-4)
+            power += weight * 2e-5 / (radius + 2e-5)
     return power * generator.gamma(24, 1 / 24, power.shape)  # 24 images
