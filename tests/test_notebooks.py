@@ -440,8 +440,8 @@ def test_assignments_follow_the_schema_of_nbgrader_and_clear_to_the_stubs(source
     "code",
     [
         "a = 1\n### BEGIN SOLUTION\n#: x = ...\nx = 42\n### END SOLUTION\ny = x",
-        "@raised\ndef f():\n    ### BEGIN SOLUTION\n    #: return ...\n    z = 40\n    return z + 1\n"
-        "    ### END SOLUTION\n\n\ny = f()",
+        "@raised\ndef f():\n    ### BEGIN SOLUTION\n    #: return ...\n    z = 40\n"
+        "    return z + 1\n    ### END SOLUTION\n\n\ny = f()",
         "def f(\n    a=2,\n):\n    if a:\n        ### BEGIN SOLUTION\n        #: return ...\n"
         "        return 21 * a\n        ### END SOLUTION\n    return 0\ny = f()",
         "### BEGIN SOLUTION\n#: x = ...\nx = 40\n### END SOLUTION\n"
