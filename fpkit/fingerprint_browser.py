@@ -1,6 +1,7 @@
 """Two models side by side, real or synthetic: spectrum, radial profile, autocorrelation."""
 
 import html
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -205,15 +206,15 @@ class FingerprintBrowser(Panel):
                     caption="autocorrelation",
                 )
             )  # fmt: skip
-            titles += [_lines(getattr(self, side), 22), ""]
+            titles += ["\n".join(textwrap.wrap(getattr(self, side), 18)), ""]
         bar = (*limits["left"], UNITS[self.scale].replace(" ", "\n")) if self.shared else None
         chart = line_chart(
             {_short(name, 34): curve for name, curve in self._profiles().items()},
             x_label="frequency (cycles/pixel)",
             y_label=PROFILES[self.scale],
-            size=(860, 240),
+            size=(760, 220),
         )
-        return stack([montage({"": cells}, columns=titles, cell_size=160, bar=bar), chart])
+        return stack([montage({"": cells}, columns=titles, cell_size=128, bar=bar), chart])
 
     def _spectra(self) -> dict[Side, FloatArray]:
         return {side: _scaled(self.power(getattr(self, side)), self.scale) for side in SIDES}
@@ -419,11 +420,3 @@ def _profile(power: FloatArray, scale: Scale) -> tuple[FloatArray, FloatArray]:
 
 def _short(name: str, most: int) -> str:
     return name if len(name) <= most else f"{name[: most - 1]}…"
-
-
-def _lines(name: str, most: int) -> str:
-    """Two lines at most, broken after a hyphen where possible."""
-    if len(name) <= most:
-        return name
-    cut = name.rfind("-", 0, most) + 1 or most
-    return f"{name[:cut]}\n{_short(name[cut:], most)}"

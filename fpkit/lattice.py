@@ -16,7 +16,7 @@ from torch import Tensor
 from fpkit.spectrum import to_db
 
 FloatArray = NDArray[np.float64]
-NEAR, FAR = 3, 5  # bins from a peak where its background is read; a Hann window blurs by 1
+REACH = 5  # bins around a peak whose median is its background; a Hann window blurs a peak by 1
 
 
 def ring_peaks(spectrum_db: ArrayLike) -> tuple[FloatArray, FloatArray]:
@@ -62,7 +62,7 @@ def lattice_contrast(power: ArrayLike, *, period: int) -> float:
     Returns
     -------
     float
-        dB, mean over the peaks of power over the median of the bins 3 to 5 away. About 0 where
+        dB, mean over the peaks of power over the median of the 11 x 11 bins around. About 0 where
         there is no lattice; below 0 it says the same.
 
     Raises
@@ -81,10 +81,9 @@ def lattice_contrast(power: ArrayLike, *, period: int) -> float:
     rows, columns = (axis.ravel() for axis in np.meshgrid(points, points, indexing="ij"))
     kept = (rows != side // 2) | (columns != side // 2)
     rows, columns = rows[kept], columns[kept]
-    reach = np.arange(-FAR, FAR + 1)
+    reach = np.arange(-REACH, REACH + 1)
     dy, dx = (axis.ravel() for axis in np.meshgrid(reach, reach, indexing="ij"))
-    away = np.maximum(abs(dy), abs(dx)) >= NEAR
-    around = power[(rows[:, None] + dy[away]) % side, (columns[:, None] + dx[away]) % side]
+    around = power[(rows[:, None] + dy) % side, (columns[:, None] + dx) % side]
     return float(np.mean(to_db(power[rows, columns]) - to_db(np.median(around, axis=1))))
 
 

@@ -196,7 +196,7 @@ teach.show(pictures.line_chart(curves, x_label="images", y_label="error (dB)"))
 
 # %% [markdown]
 # **What you see.** Both models follow the same law: the error has nothing to do with the network.
-# What differs is how much there is to see. A peak 16 dB above its surroundings, as *comb* has, is
+# What differs is how much there is to see. A peak 15 dB above its surroundings, as *comb* has, is
 # clear in one image. A bump of 1 dB needs sixteen images to be as large as its error.
 
 # %% [markdown]

@@ -181,7 +181,7 @@ print(f"with shuffled names: {shuffled.mean():.2f} on average, at most {shuffled
 # %% [markdown]
 # **What you see.** Kin are more alike than strangers in about three of four comparisons. That is
 # lineage, measured from spectra alone, and through JPEG. It is also far from proof for a single
-# pair: look at the picture, where the block of SDXL (seven models) has bright and dark spots.
+# pair: look at the block of SDXL in the picture (rows 13 to 19), it has bright and dark spots.
 #
 # Is it luck? There are only 25 pairs of kin, and they overlap. Shuffling the decoders' names
 # among the models keeps all that and removes the kinship.
@@ -238,7 +238,7 @@ print("p =", p_value(observed, shuffled))
 #
 # <details><summary>Reveal</summary>
 #
-# Of 16 dB about 5. JPEG is built to throw away what the eye does not see, and the eye does not see
+# Of 15 dB about 5. JPEG is built to throw away what the eye does not see, and the eye does not see
 # a fingerprint.
 # </details>
 
@@ -375,12 +375,13 @@ for k, power in powers.items():
     alike = np.corrcoef(fp.to_db(powers["as it is"]).ravel(), fp.to_db(power).ravel())[0, 1]
     peaks = lattice.lattice_contrast(power, period=4)
     print(f"{k:16} lattice of period 4: {peaks:4.1f} dB, correlation {alike:.2f}")
-two = ["as it is", "scaled by 10/11"]
-teach.show(pictures.montage({"": [fp.to_db(powers[k]) for k in two]}, columns=two))
+scaled = fp.to_db(powers["scaled by 10/11"])
+teach.show(pictures.montage({"": [scaled]}, columns=["scaled by 10/11"]))
 
 # %% [markdown]
 # **What you see.** A crop changes nothing, even off the grid: a shift turns phases, and power has
-# none. Scaling by a mere tenth leaves no peak in its place.
+# none. Scaling by a mere tenth leaves no peak in its place:
+# what was at 0.25 is at 0.275, and what was at 0.5 folds back to 0.45.
 #
 # ### Exercise 3: where did the peak go? (3 minutes, easy)
 #
@@ -438,8 +439,8 @@ print(browser.status)
 # %% [markdown]
 # **What you see.** The same decoder, and the first pair agrees less than the second: by JPEG, by
 # size, by prompts? Nobody can say from these images, and that is the point: with three things
-# different, the number has no meaning. In the second pair only the prompts differ, as far as we know:
-# one of the two services is known to add an invisible watermark.
+# different, the number has no meaning. In the second pair only the prompts differ, and one script
+# adds an invisible watermark, as its authors say.
 #
 # **Try.** *comb, PNG* against *comb, JPEG 85*, in all three scales. Then find the model whose
 # fingerprint is most like that of the photographs.
