@@ -21,13 +21,22 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from fpkit.procedural import procedural_images
+from fpkit.zoo import Zoo
+
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+playwright.expect.set_options(timeout=60_000)
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next((path for name in NAMES if (path := shutil.which(name))), None)
 REPO = Path(__file__).parent.parent
 ARTIFACTS = Path(__file__).parent / "artifacts"
 LESSONS = sorted(path.stem for path in (REPO / "notebooks").glob("[0-9]*.ipynb"))
+MODELS = {
+    "deconv": "K1-L1-Udeconv-Asigmoid-Nbatch-Spost/seed0",
+    "bilinear": "K1-L1-Ubilinear-Asigmoid-Nbatch-Spost/seed0",
+}
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -224,9 +233,113 @@ def test_lesson_runs_and_its_sliders_move(lesson: str, light: str, page: "playwr
     screenshot_of_everything(page, ARTIFACTS / f"{lesson}.png")
 
 
-@pytest.mark.parametrize("lesson", LESSONS[:1])
-def test_dark_theme(lesson: str, dark: str, page: "playwright.Page") -> None:
-    run_all(page, f"{dark}/{lesson}.ipynb")
+def test_explorer_trains_on_click_in_the_dark_theme(dark: str, page: "playwright.Page") -> None:
+    run_all(page, f"{dark}/00_start_here.ipynb")
     assert page.locator('body[data-jp-theme-light="false"]').count() == 1
+    explorer = widget_with(page, "Make model")
+    explorer.scroll_into_view_if_needed()
+    status = explorer.locator("[role=status]")
+    before = pixels(explorer)
+    assert before.startswith("data:image/png")
+    for label, option in (("upsampling", "deconv"), ("activation", "tanh"), ("blocks", "1")):
+        explorer.get_by_label(label, exact=True).select_option(label=option)
+    playwright.expect(status).to_contain_text("Settings changed")
+    explorer.get_by_role("button", name="Make model").click()
+    playwright.expect(status).to_contain_text("K1-L1-Udeconv-Atanh-Nnone-Spost", timeout=60_000)
+    playwright.expect(status).to_contain_text("residual", timeout=60_000)
+    page.wait_for_timeout(1000)
+    after = pixels(explorer)
+    assert after != before
+    explorer.get_by_label("show", exact=True).select_option(label="outputs / inputs")
+    page.wait_for_timeout(1000)
+    assert pixels(explorer) != after
+    assert explorer.locator("figure img").count() == 4  # three from the lesson, one from here
     assert_no_error(page)
-    screenshot_of_everything(page, ARTIFACTS / f"{lesson}_dark.png")
+    tour(explorer, "synthesis_explorer_dark")
+    screenshot_of_everything(page, ARTIFACTS / "00_start_here_dark.png")
+
+
+# ---- the app -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of `fpkit app`, with the token that it prints."""
+    port = free_port()
+    log = tmp_path_factory.mktemp("app") / "log"
+    command = [sys.executable, "-m", "fpkit", "app", "--no-browser", f"--port={port}"]
+    with served(command, f"http://127.0.0.1:{port}/", log):
+        deadline = time.monotonic() + 30
+        while "token=" not in log.read_text() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        yield next(line for line in log.read_text().splitlines() if "token=" in line)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Files as somebody has them: images of two models, one too small, one damaged."""
+    folder = tmp_path_factory.mktemp("pictures")
+    zoo = Zoo.load()
+    files = {}
+    for upsample, model in MODELS.items():
+        outputs = zoo.apply(model, procedural_images(4, 192, seed=len(upsample)))
+        for i, image in enumerate(outputs[..., 16:-16, 16:-16]):
+            pixels = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+            files[f"{upsample}{i}"] = folder / f"{upsample}{i}.png"
+            Image.fromarray(pixels).save(files[f"{upsample}{i}"])
+    files["small"], files["damaged"] = folder / "small.png", folder / "damaged.png"
+    Image.new("RGB", (40, 40)).save(files["small"])
+    files["damaged"].write_bytes(files["deconv0"].read_bytes()[:2000])
+    return files
+
+
+def upload(page: "playwright.Page", button: str, files: list[Path]) -> None:
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name=button).click()
+    chooser.value.set_files(files)
+
+
+def test_desk_names_the_model_of_an_uploaded_image(
+    app: str, page: "playwright.Page", pictures: dict[str, Path]
+) -> None:
+    page.goto(app)
+    page.get_by_text("Models you know").wait_for(timeout=120_000)
+    status = page.locator("[role=status]").first
+    for upsample in MODELS:
+        page.get_by_label("model", exact=True).fill(upsample)
+        page.get_by_label("model", exact=True).press("Tab")
+        upload(page, "Upload its images", [pictures[f"{upsample}{i}"] for i in range(3)])
+        playwright.expect(page.get_by_text(f"{upsample} (3)")).to_be_visible()
+    asked = [pictures[name] for name in ("deconv3", "bilinear3", "small", "damaged")]
+    upload(page, "Upload images", asked)
+    playwright.expect(status).to_contain_text("2 images on the desk. Skipped 2")
+    playwright.expect(status).to_contain_text("small.png")
+    playwright.expect(status).to_contain_text("damaged.png")
+    verdict = page.get_by_label("verdict", exact=True)
+    playwright.expect(verdict).to_contain_text("made by deconv")
+    rows = page.locator("table tr")
+    for upsample in MODELS:
+        row = rows.filter(has_text=f"{upsample}3.png").first
+        playwright.expect(row.locator("td, th").nth(1)).to_contain_text(upsample)
+    page.get_by_label("against", exact=True).select_option(label="bilinear3.png")
+    playwright.expect(verdict).to_contain_text("bilinear3.png")
+    page.wait_for_timeout(1500)
+    assert page.locator("[role=alert]").count() == 0
+    tour(page.locator("body"), "attribution_desk")
+
+
+def test_synthesis_in_the_app_can_be_cancelled(app: str, page: "playwright.Page") -> None:
+    page.goto(app)
+    page.get_by_text("Models you know").wait_for(timeout=120_000)
+    page.get_by_role("tab", name="Synthesis").click()
+    explorer = page.locator(".widget-vbox").filter(has_text="Make model").first
+    status = explorer.locator("[role=status]").first
+    explorer.locator("[role=slider]").nth(1).press("End")  # more steps than anybody waits for
+    explorer.get_by_role("button", name="Make model").click()
+    explorer.get_by_role("button", name="Cancel").click()
+    playwright.expect(status).to_contain_text("ancelled", timeout=30_000)
+    explorer.locator("[role=slider]").nth(1).press("Home")
+    explorer.get_by_role("button", name="Make model").click()
+    playwright.expect(status).to_contain_text("residual", timeout=60_000)
+    assert page.locator("[role=alert]").count() == 0
+    tour(explorer, "synthesis_explorer")
