@@ -167,7 +167,7 @@ def autocorrelation(power: ArrayLike, *, centred: bool = True) -> NDArray[np.flo
     """Autocorrelation that belongs to a (mean) power spectrum.
 
     At which distance do pixels repeat? A grid of peaks at lags of 8 is the mark of upsampling
-    by 8, or of JPEG.
+    by 8. (JPEG, whose blocks repeat by size and not by sign, leaves none.)
 
     Parameters
     ----------
