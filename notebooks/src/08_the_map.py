@@ -1,8 +1,8 @@
 # %% [markdown]
 # # What can a map of embeddings tell, and what can it not?
 #
-# An embedding has 128 numbers. UMAP draws each as a point in the plane, with two, and many papers on
-# attribution show such a picture. It is a good place to ask questions, and a bad one to find
+# An embedding has 128 numbers. UMAP draws it as a point in the plane, with two, and many papers
+# on attribution show such a picture. It is a good place to ask questions, and a bad one to find
 # answers. In this lesson you draw maps of networks that the extractor never saw, and then
 # catch the maps lying.
 
@@ -508,5 +508,5 @@ teach.show(viewer.static())
 #
 # - **Real generators** and how they are related: lesson 09.
 # - **Your own images**: lesson 10 enrols them; `widgets.EmbeddingMap` takes any embeddings.
-# - **The code**: `fpkit/projection.py` has the graph of section 2, `fpkit/neighbours.py` the test of
-#   section 7.
+# - **The code**: `fpkit/projection.py` has the graph of section 2, `fpkit/neighbours.py` the
+#   test of section 7.
