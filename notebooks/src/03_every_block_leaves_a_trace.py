@@ -76,7 +76,7 @@ titles = ["image", "response", "measured", "predicted"]
 teach.show(pictures.montage(rows, columns=titles, cell_size=120))
 
 # %% [markdown]
-# **What you see.** The last two columns agree to rounding (1e-16 of the largest power): this is
+# **What you see.** The last two columns agree to rounding (1e-15 of the largest power): this is
 # no rule of thumb. The blur keeps the middle and kills the corners, the difference draws a dark
 # vertical line through frequency 0, and the trained kernel removes a broken ring of frequencies.
 # (The dark point in the middle is the mean, which we took away.)
@@ -88,7 +88,7 @@ teach.show(pictures.montage(rows, columns=titles, cell_size=120))
 lines = {}
 for name in ("K2-L2-Udeconv-Arelu-Nnone-Spost", "K2-L1-Ubilinear-Anone-Nbatch-Spre"):
     layers = [m for m in zoo.model(f"{name}/seed0").decoder.modules() if hasattr(m, "stride")]
-    noise = torch.randn(layers[-1].in_channels, 64, 64, generator=torch.manual_seed(0))
+    noise = torch.randn(layers[-1].in_channels, 64, 64, generator=torch.Generator().manual_seed(0))
     filtered = observations.convolution(noise, layers[-1].weight)
     for kind in ("measured", "predicted"):
         power = filtered.measured if kind == "measured" else filtered.response.sum(axis=1)
@@ -267,7 +267,7 @@ teach.show(explorer.static())
 # %%
 block = zoo.model("K1-L2-Ubilinear-Anone-Nbatch-Spost/seed0").decoder[0]
 folded = normalisation.fold_batch_norm(block)
-x = torch.randn(1, 32, 24, 24, generator=torch.manual_seed(0))
+x = torch.randn(1, 32, 24, 24, generator=torch.Generator().manual_seed(0))
 print("before:", [type(layer).__name__ for layer in block])
 print("after: ", [type(layer).__name__ for layer in folded])
 print(f"largest difference of the outputs: {(block(x) - folded(x)).abs().max():.0e}")
@@ -418,7 +418,7 @@ for model in (pair.first, stitched, raw, pair.second):
     power = fp.average_spectrum(painted, residual="none").mean(axis=0)
     rows["spectrum"].append(pictures.Cell(values=fp.to_db(power), limits=(-55, 0)))
 titles = ["first", "first + last 2\nof second", "the same\nwithout stitch", "second"]
-teach.show(pictures.montage(rows, columns=titles))
+teach.show(pictures.montage(rows, columns=titles, cell_size=112))
 
 # %% [markdown]
 # **What you see.** With two blocks and a stitch, 96% to 100% of the images are attributed to the
