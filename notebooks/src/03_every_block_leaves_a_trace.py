@@ -375,7 +375,7 @@ teach.check("second-harmonic", second)
 #     passing = 2 * frequency if order == "pre" else frequency
 #     return 2 / (3 * np.pi) * np.cos(np.pi * passing) ** 2
 # ```
-# At 0.2 it gives 0.020 and 0.139; the experiment has what folds back on top.
+# At 0.2 it gives 0.020 and 0.139; the experiment differs by what folds back.
 # </details>
 
 # %% [markdown]
