@@ -191,7 +191,7 @@ def scatter(power, n):
 
 
 curves = {k: (sizes, [scatter(spectra[k], n) for n in sizes]) for k in names}
-curves["law: 4 / √n"] = sizes, 4 / np.sqrt(sizes)
+curves["law: 4 / sqrt(n)"] = sizes, 4 / np.sqrt(sizes)
 teach.show(pictures.line_chart(curves, x_label="images", y_label="error (dB)"))
 
 # %% [markdown]

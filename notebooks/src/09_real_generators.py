@@ -143,8 +143,8 @@ print(f"AUC {auc:.2f}: how often a pair of one family is more alike than a pair 
 
 # %% [markdown]
 # **What you see.** 0.5 would be chance, and it is not much more. "GAN" and "diffusion" say how a
-# model was *trained*. The fingerprint comes from the last layers, and both kinds use the same
-# layers there. (We subtract the mean of all patterns first: what all have in common, as the cross,
+# model was *trained*. The fingerprint comes from the last layers, and those are often of the same
+# sort in both. (We subtract the mean of all patterns first: what all have in common, as the cross,
 # would make every pair look alike.)
 
 # %% [markdown]
@@ -265,8 +265,8 @@ teach.show(pictures.montage({"": cells}, columns=three))
 # **What you see.** Every step of quality takes the finest peaks first, from the corners inwards:
 # JPEG rounds high frequencies most. What is left at quality 30 is the outline near the axes.
 #
-# Fingerprints with less to lose lose it sooner. And since all images of a service go through the
-# same JPEG, their fingerprints also become more alike: by what was taken, not by what is there.
+# How much is lost depends on where a fingerprint has its power: put another model's name into the
+# cell above (`zoo.model_ids` has all) and see.
 
 # %% [markdown]
 # ## 6. What JPEG adds
