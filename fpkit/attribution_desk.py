@@ -63,7 +63,7 @@ class AttributionDesk(Panel):
 
     Attributes
     ----------
-    identify_range, verify_range : (refuse, accept) (traits)
+    identify_range, verify_range : (refuse, accept) in [0, 1] (traits)
         Scores below the first are refused, from the second on accepted, in between unsure: for an
         image against the enrolled models, and for two images. See :mod:`fpkit.verdicts`: both
         come from synthetic models, and on real generators false accepts are more frequent.
@@ -386,6 +386,7 @@ class AttributionDesk(Panel):
     def _show_models(self, _: object = None) -> None:
         counts = self.known.gallery.counts
         self.controls.choice.options = list(counts)
+        self.controls.choice.index = 0 if counts else None
         self.controls.forget.disabled = not counts
         listed = ", ".join(f"{html.escape(name)} ({n})" for name, n in counts.items())
         note = " One model alone is named for every image." if len(counts) == 1 else ""

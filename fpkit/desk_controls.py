@@ -30,9 +30,9 @@ class DeskControls:
         self.example = _button(
             "Load an example", "Enrol four synthetic models and ask about images of five"
         )
-        self.name = _text("model", "its name, then upload images of it", width="330px")
+        self.name = _text("model", "its name, then upload images of it", width="300px")
         self.enrol_upload = _upload("Upload its images")
-        self.choice = _dropdown("enrolled")
+        self.choice = _dropdown("enrolled", width="320px")
         self.forget = _button("Forget", "Take this model out of the gallery", width="90px")
         self.ask_upload = _upload("Upload images")
         self.ask_path = _text("images in", "a folder of images")
@@ -84,6 +84,7 @@ class CloserLook:
     def __init__(self) -> None:
         self.verdict, self.scores, self.reason = (ipywidgets.HTML() for _ in range(3))
         self.figure: go.FigureWidget | None = None
+        self._is_drawn = False
         self._contributions: NDArray[np.float64] | None = None
         self._right = ipywidgets.Box()
         self.box = ipywidgets.VBox([self.verdict, _row(self.scores, self._right), self.reason])
@@ -127,8 +128,8 @@ class CloserLook:
         )
 
     def _drawn(self, _: object) -> None:
-        if self.figure is not None:
-            self.figure.unobserve(self._drawn, names="_js2py_layoutDelta")
+        if not self._is_drawn:
+            self._is_drawn = True
             self._update()
 
     def _update(self) -> None:
@@ -160,8 +161,8 @@ def _text(description: str, placeholder: str, *, width: str = "480px") -> ipywid
     )
 
 
-def _dropdown(description: str) -> ipywidgets.Dropdown:
-    return ipywidgets.Dropdown(description=description, layout=ipywidgets.Layout(width="400px"))
+def _dropdown(description: str, *, width: str = "400px") -> ipywidgets.Dropdown:
+    return ipywidgets.Dropdown(description=description, layout=ipywidgets.Layout(width=width))
 
 
 def _button(description: str, tooltip: str, *, width: str = "150px") -> ipywidgets.Button:
@@ -178,7 +179,7 @@ def _upload(description: str) -> ipywidgets.FileUpload:
 
 def _range(description: str) -> ipywidgets.FloatRangeSlider:
     return ipywidgets.FloatRangeSlider(
-        value=(-1.0, 1.0), min=-1.0, max=1.0, step=0.01, description=description,
+        value=(0.0, 1.0), min=0.0, max=1.0, step=0.01, description=description,
         continuous_update=False, readout_format=".2f",
         style={"description_width": "150px"}, layout=ipywidgets.Layout(width="460px"),
     )  # fmt: skip

@@ -54,14 +54,15 @@ def correlation_figure(contributions: ArrayLike) -> go.Figure:
     more and the other less; the colours end at 3 and -3 standard scores. Right its mean over
     rings of equal frequency.
     """
-    values = np.asarray(contributions, dtype=np.float32)
+    # lists with gaps would be sent as text: what is left out becomes 0, grey
+    values = np.nan_to_num(np.asarray(contributions, dtype=np.float32))
     figure = spectrum_heatmap(values, unit="", limits=(-3, 3), size=320)
     # a NaN is no JSON, and Jupyter warns; None leaves the same gap
     gaps = np.where(np.isnan(values), None, values)
     figure.data[0].update(
         z=gaps, colorscale="Cividis", colorbar={"title": {"text": "agree"}, "x": 0.46}
     )
-    frequency, mean = by_ring(values)
+    frequency, mean = by_ring(contributions)
     figure.add_scatter(
         x=frequency.astype(np.float32),
         y=mean.astype(np.float32),
@@ -83,10 +84,10 @@ def correlation_figure(contributions: ArrayLike) -> go.Figure:
 
 
 def answer_table(images: Sequence[Measured], answers: Sequence[Answer], shown: str) -> str:
-    """The images and the answers as an HTML table; without answers, the images alone."""
+    """Images and answers as an HTML table, the newest first; without answers the images alone."""
     by_name = {answer.name: answer for answer in answers}
     rows = []
-    for image in images[:MAX_ROWS]:
+    for image in list(reversed(images))[:MAX_ROWS]:
         png = base64.b64encode(png_bytes(picture(Cell(values=image.thumbnail)), colours=64))
         cells = [f'<img src="data:image/png;base64,{png.decode()}" alt="" style="max-width: 48px">']
         weight = "bold" if image.name == shown else "normal"
@@ -124,6 +125,8 @@ def answer_picture(images: Sequence[Measured], answers: Sequence[Answer]) -> Ima
         answer = by_name.get(image.name)
         if answer is not None:
             text += f"\n{answer.decision}: {short(answer.model)} {answer.score:.2f}"
+        while text in rows:  # two long names may be cut alike
+            text += " "
         rows[text] = [Cell(values=image.thumbnail)]
     return montage(rows, cell_size=48)
 

@@ -1,0 +1,413 @@
+"""The desk without a browser: controls are moved and uploads set as a browser would."""
+
+import io
+from datetime import datetime, timezone
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fpkit.attribution_desk import NEAREST, AttributionDesk
+from fpkit.desk_data import from_images
+from fpkit.desk_figures import MAX_ROWS, answer_table, correlation_figure, short
+from fpkit.embedder import Embedder
+from fpkit.extractor import load_extractor
+from fpkit.gallery import Gallery, verify
+from fpkit.images import write_png
+from fpkit.procedural import procedural_images
+from fpkit.spectral_correlation import (
+    by_ring,
+    common_spectrum,
+    correlation_map,
+    log_spectrum,
+    reference_spectrum,
+)
+from fpkit.spectrum import average_spectrum
+from fpkit.verdicts import Thresholds, verification_thresholds
+
+
+@pytest.fixture(scope="module")
+def extractor() -> Embedder:
+    return load_extractor("small")
+
+
+@pytest.fixture(scope="module")
+def sources() -> dict[str, torch.Tensor]:
+    """Four images each of two sources that differ by a blur."""
+    scenes = procedural_images(8, 136, seed=5)
+    blurred = torch.nn.functional.avg_pool2d(scenes, 3, 1, 1)
+    return {"sharp": scenes[:4], "blurred": blurred[4:]}
+
+
+@pytest.fixture
+def desk(extractor: Embedder, sources: dict[str, torch.Tensor]) -> AttributionDesk:
+    desk = AttributionDesk(extractor=extractor)
+    for name, images in sources.items():
+        desk.enrol(name, images[:3])
+    return desk
+
+
+def uploaded(**images: torch.Tensor | bytes) -> tuple[dict, ...]:
+    """What a browser sends for files of these names."""
+    files = []
+    for name, image in images.items():
+        content = image
+        if isinstance(image, torch.Tensor):
+            pixels = (image * 255).round().byte().permute(1, 2, 0).numpy()
+            buffer = io.BytesIO()
+            Image.fromarray(pixels).save(buffer, format="PNG")
+            content = buffer.getvalue()
+        file = {"name": f"{name}.png", "type": "image/png", "size": len(content)}
+        files.append(
+            file | {"content": memoryview(content), "last_modified": datetime.now(timezone.utc)}
+        )
+    return tuple(files)
+
+
+# ---- verdicts ----------------------------------------------------------------------------------
+
+
+def test_measured_thresholds_err_as_often_as_was_asked_for():
+    generator = np.random.default_rng(0)
+    genuine, impostor = generator.normal(0.6, 0.1, 2000), generator.normal(0.3, 0.1, 2000)
+    thresholds = Thresholds.measured(genuine, impostor, far=0.01, frr=0.05)
+    decisions = [thresholds.decide(score) for score in impostor]
+    assert decisions.count("accepted") == 20
+    assert [thresholds.decide(score) for score in genuine].count("refused") == 100
+    # normal quantiles: 0.3 + 2.326 sigma, 0.6 - 1.645 sigma
+    assert thresholds.accept == pytest.approx(0.533, abs=0.02)
+    assert thresholds.refuse == pytest.approx(0.436, abs=0.02)
+
+
+def test_well_separated_scores_leave_nothing_unsure():
+    thresholds = Thresholds.measured([0.9, 0.95], [0.1, 0.2])
+    assert thresholds.refuse == thresholds.accept < 0.21
+    assert Thresholds.measured([1.0], [1.0], far=0.0).accept == 1.0
+
+
+def test_thresholds_refuse_what_makes_no_sense():
+    with pytest.raises(ValueError, match="refuse=0.9, accept=0.5"):
+        Thresholds(accept=0.5, refuse=0.9)
+    with pytest.raises(ValueError, match="NaN"):
+        Thresholds(accept=0.5, refuse=0.1).decide(float("nan"))
+    with pytest.raises(ValueError, match="at least one score"):
+        Thresholds.measured([], [0.1])
+    with pytest.raises(ValueError, match="frr must be"):
+        Thresholds.measured([0.1], [0.1], frr=1.0)
+
+
+def test_the_card_sets_the_upper_threshold_of_a_pair():
+    card = load_extractor().card
+    thresholds = verification_thresholds(card)
+    assert thresholds.accept == card["verification"]["threshold"] > thresholds.refuse
+    low = verification_thresholds({"verification": {"threshold": 0.3}})
+    assert low == Thresholds(accept=0.3, refuse=0.3)
+
+
+# ---- where spectra agree -----------------------------------------------------------------------
+
+
+def test_the_map_has_the_correlation_as_its_mean():
+    generator = np.random.default_rng(1)
+    first, second, reference = generator.normal(size=(3, 64, 64))
+    contributions, score = correlation_map(first, second, reference=reference)
+    kept = ~np.isnan(contributions)
+    expected = np.corrcoef((first - reference)[kept], (second - reference)[kept])[0, 1]
+    assert score == pytest.approx(expected) == pytest.approx(contributions[kept].mean())
+    rows = (np.arange(64) - 32) / 64
+    low = np.hypot(rows[:, None], rows) < 0.06
+    assert (~kept == low).all()
+
+
+def test_equal_opposite_and_louder_spectra():
+    generator = np.random.default_rng(2)
+    pattern, reference = generator.normal(size=(2, 32, 32))
+    one = reference + pattern
+    assert correlation_map(one, one, reference=reference)[1] == pytest.approx(1)
+    assert correlation_map(one, one * 1, reference=one + pattern)[1] == pytest.approx(1)
+    opposite = reference - pattern
+    assert correlation_map(one, opposite, reference=reference)[1] == pytest.approx(-1)
+    louder = reference + 3 * pattern + 10  # 10 dB brighter, with more contrast
+    assert correlation_map(one, louder, reference=reference)[1] == pytest.approx(1)
+    with pytest.raises(ValueError, match="equals the reference"):
+        correlation_map(reference, one, reference=reference)
+    with pytest.raises(ValueError, match="one size"):
+        correlation_map(one, one[:16], reference=one)
+
+
+def test_rings_average_the_map():
+    contributions = np.full((64, 64), np.nan)
+    contributions[32, 32 + 16] = 2.0  # 0.25 cycles/pixel, the first of ring 8
+    contributions[32 + 17, 32] = 4.0
+    frequency, mean = by_ring(contributions)
+    assert frequency.tolist() == [8.5 / 32] and mean.tolist() == [3.0]
+    corner = np.full((64, 64), np.nan)
+    corner[0, 0] = 1.0
+    assert by_ring(corner)[0].tolist() == [15.5 / 32]
+
+
+def test_the_reference_moves_from_real_generators_to_the_models_at_hand():
+    common = common_spectrum()
+    assert (reference_spectrum([]) == common).all()
+    other = common + 5
+    np.testing.assert_allclose(reference_spectrum([other] * 4, prior=4), common + 2.5)
+    with pytest.raises(ValueError, match="prior"):
+        reference_spectrum([], prior=0)
+    with pytest.raises(ValueError, match="read-only"):
+        common[0, 0] = 1
+
+
+def test_a_log_spectrum_is_smoothed_in_decibels():
+    assert np.allclose(log_spectrum(np.full((3, 16, 16), 0.01)), -20)
+    peak = np.ones((16, 16))
+    peak[8, 8] = 10.0
+    smooth = log_spectrum(peak)
+    assert np.allclose(smooth[7:10, 7:10], 10 / 9) and np.isclose(smooth.sum(), 10)
+    with pytest.raises(ValueError, match="shape"):
+        log_spectrum(np.ones(16))
+
+
+# ---- the desk ----------------------------------------------------------------------------------
+
+
+def test_answers_are_those_of_the_gallery_made_by_hand(desk, extractor, sources):
+    answers = desk.ask([sources["sharp"][3], sources["blurred"][3]])
+    gallery = Gallery(extractor.hash, extractor.dim)
+    for name, images in sources.items():
+        gallery.enrol(name, extractor.embed(images[:3]))
+    probes = extractor.embed([images[3] for images in sources.values()])
+    for answer, known in zip(answers, gallery.identify(probes), strict=True):
+        assert answer.model == known.model and answer.score == pytest.approx(known.score, abs=1e-5)
+    assert [answer.model for answer in answers] == ["sharp", "blurred"]
+    score, _ = desk.verify("image 1", "image 2")
+    assert score == pytest.approx(verify(*probes), abs=1e-5)
+    assert desk.progress == 1 and not desk.busy and "2 images" in desk.status
+
+
+def test_both_handles_decide(desk, sources):
+    desk.ask(sources["sharp"][3:])
+    score = desk.answers[0].score
+    for limits, decision in {
+        (score - 0.02, score - 0.01): "accepted",
+        (score - 0.01, score + 0.01): "unsure",
+        (score + 0.01, score + 0.02): "refused",
+    }.items():
+        desk.controls.identify_range.value = limits
+        assert desk.identify_range == limits and desk.answers[0].decision == decision
+        assert decision in desk.look.verdict.value and decision in desk.controls.table.value
+    desk.identify_range = (0.0, 0.5)
+    assert desk.controls.identify_range.value == (0.0, 0.5)
+
+
+def test_comparing_with_an_image_uses_the_thresholds_for_pairs(desk, sources):
+    desk.ask(sources["sharp"][2:])
+    assert desk.shown == "image 1" and desk.against == NEAREST
+    desk.controls.against.value = "image 2"
+    assert desk.against == "image 2"
+    score, _ = desk.verify("image 1", "image 2")
+    desk.verify_range = (0.0, score / 2)
+    assert "made by one model" in desk.look.verdict.value
+    desk.verify_range = ((1 + score) / 2, 1.0)
+    assert "another model" in desk.look.verdict.value
+    desk.against = "blurred"
+    assert "blurred" in desk.look.verdict.value and desk.controls.against.value == "blurred"
+
+
+def test_why_compares_with_the_average_of_all_enrolled_images(desk, sources):
+    desk.ask(sources["sharp"][3:])
+    known = {
+        name: log_spectrum(average_spectrum(images[:3], residual="none"))
+        for name, images in sources.items()
+    }
+    probe = log_spectrum(average_spectrum(sources["sharp"][3:], residual="none"))
+    reference = reference_spectrum(list(known.values()))
+    for name in known:
+        desk.against = name
+        expected = correlation_map(probe, known[name], reference=reference)
+        contributions, score = desk.why()
+        assert score == pytest.approx(expected[1], abs=1e-3)
+        np.testing.assert_allclose(contributions, expected[0], atol=0.02)
+        shown = np.asarray(desk.look.figure.data[0].z)
+        np.testing.assert_allclose(shown, np.nan_to_num(contributions), atol=1e-5)
+        assert shown.dtype == np.float32 and f"{score:.2f}" in desk.look.reason.value
+
+
+def test_the_figure_is_updated_once_more_when_the_browser_has_drawn_it(desk, sources):
+    desk.ask(sources["sharp"][3:])
+    figure = desk.look.figure
+    wanted = np.asarray(figure.data[0].z).copy()
+    figure.data[0].z = np.zeros((128, 128), np.float32)  # as a browser that missed an update
+    figure._js2py_layoutDelta = {"layout_delta": {}, "layout_edit_id": 0}
+    np.testing.assert_array_equal(figure.data[0].z, wanted)
+    desk.ask(sources["blurred"][3:])
+    assert desk.look.figure is figure
+
+
+def test_uploads_are_read_and_damaged_ones_named(desk, sources):
+    files = uploaded(good=sources["blurred"][3], bad=b"no image", tiny=torch.zeros(3, 64, 64))
+    desk.controls.ask_upload.value = files
+    desk.wait(60)
+    assert [answer.model for answer in desk.answers] == ["blurred"] and desk.shown == "good.png"
+    assert desk.error is None and len(desk.skipped) == 2
+    assert "bad.png: not an image" in desk.status and "tiny.png: image is 64x64" in desk.status
+    assert desk.controls.ask_upload.value == ()
+    desk.controls.ask_upload.value = files[:1]
+    desk.wait(60)
+    assert [image.name for image in desk.images] == ["good.png", "good.png (2)"]
+
+
+def test_uploads_enrol_a_model_once_it_has_a_name(desk, sources):
+    files = uploaded(a=sources["sharp"][3])
+    desk.controls.enrol_upload.value = files
+    assert "Give the model's name" in desk.status and len(desk.models) == 2
+    desk.controls.name.value = " third "
+    desk.controls.enrol_upload.value = files
+    desk.wait(60)
+    assert desk.models == ("sharp", "blurred", "third")
+    desk.ask([sources["sharp"][3]])
+    assert not desk.answers[0].seen or "no test" in desk.controls.table.value
+
+
+def test_an_enrolled_image_is_marked(desk, sources):
+    new, old = desk.ask([sources["sharp"][3], sources["sharp"][0]])
+    assert old.seen and not new.seen
+    assert desk.controls.table.value.count("no test") == 1
+
+
+def test_folders_are_enrolled_and_asked_about(extractor, sources, tmp_path):
+    for name, images in sources.items():
+        for i, image in enumerate(images):
+            write_png(tmp_path / ("new" if i == 3 else "known") / name / f"{i}.png", image)
+    (tmp_path / "known" / "sharp" / "broken.png").write_bytes(b"")
+    desk = AttributionDesk(extractor=extractor)
+    desk.controls.enrol_path.value = f" {tmp_path / 'known'} "
+    desk.controls.enrol_button.click()
+    desk.wait(60)
+    assert desk.known.gallery.counts == {"blurred": 3, "sharp": 3}
+    assert "broken.png: the file is empty" in desk.status
+    desk.controls.ask_path.value = str(tmp_path / "new")
+    desk.controls.ask_button.click()
+    desk.wait(60)
+    assert [(a.name, a.model) for a in desk.answers] == [
+        ("blurred/3.png", "blurred"),
+        ("sharp/3.png", "sharp"),
+    ]
+
+
+def test_wrong_folders_are_errors_that_are_shown(desk, tmp_path):
+    desk.controls.ask_button.click()
+    desk.wait(60)
+    assert "give a folder" in desk.status and isinstance(desk.error, ValueError)
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        desk.enrol_folder(tmp_path / "nothing")
+    assert 'role="alert"' in desk.message.value and not desk.busy
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "a.png").write_bytes(b"")
+    with pytest.raises(ValueError, match="0 images of 0 models"):
+        desk.enrol_folder(tmp_path)
+
+
+def test_forgetting_and_clearing(desk, sources):
+    desk.ask(sources["sharp"][3:])
+    desk.against = "sharp"
+    desk.forget("sharp")
+    assert desk.models == ("blurred",) and desk.answers[0].model == "blurred"
+    assert desk.against == NEAREST and desk.controls.choice.options == ("blurred",)
+    assert "One model alone" in desk.controls.enrolled.value
+    with pytest.raises(KeyError):
+        desk.forget("sharp")
+    desk.clear()
+    assert desk.images == desk.answers == () and desk.shown == "" and desk.why() is None
+    assert desk.look.box.layout.display == "none"
+    with pytest.raises(ValueError, match="desk is empty"):
+        desk.static()
+
+
+def test_without_models_images_can_still_be_compared(extractor, sources):
+    desk = AttributionDesk(extractor=extractor)
+    assert desk.ask(sources["sharp"][2:]) == [] and desk.why() is None
+    assert "nothing to compare with" in desk.look.reason.value
+    desk.against = "image 2"
+    assert desk.why() is not None and "score" in desk.look.verdict.value
+
+
+def test_a_gallery_from_elsewhere_gives_scores_but_no_reason(extractor, sources):
+    gallery = Gallery(extractor.hash, extractor.dim)
+    gallery.enrol("old", extractor.embed(sources["sharp"][:3]))
+    desk = AttributionDesk(gallery, extractor)
+    assert desk.ask(sources["sharp"][3:])[0].model == "old"
+    assert desk.why() is None and "no images of old" in desk.look.reason.value
+    with pytest.raises(ValueError, match="another extractor"):
+        AttributionDesk(Gallery("0" * 64, extractor.dim), extractor)
+
+
+def test_a_cancelled_enrolment_keeps_what_is_done(desk, sources, monkeypatch):
+    desk.observe(lambda change: "Reading second 2" in change["new"] and desk.cancel(), "status")
+    sources_of = {name: sources["sharp"] for name in ("first", "second")}
+    work = {name: from_images(images, name=name) for name, images in sources_of.items()}
+    desk.start(lambda: desk._enrol(work))
+    desk.wait(60)
+    assert desk.status == "Cancelled." and desk.models == ("sharp", "blurred", "first")
+    assert not desk.busy and desk.controls.cancel.disabled
+
+
+def test_names_are_escaped(desk, sources):
+    desk.controls.ask_upload.value = uploaded(**{"<b>x": sources["sharp"][3]})
+    desk.wait(60)
+    desk.enrol("<i>m", sources["sharp"][:1])
+    shown = desk.controls.table.value + desk.look.verdict.value + desk.look.scores.value
+    shown += desk.controls.enrolled.value + desk.message.value
+    assert "<b>x" not in shown and "<i>m" not in shown and "&lt;b&gt;x" in shown
+
+
+def test_static_shows_the_images_and_the_reason(desk, sources):
+    desk.ask([sources["sharp"][3]])
+    one = desk.static()
+    desk.ask([sources["blurred"][3]])
+    two = desk.static()
+    assert two.height > one.height and np.asarray(two).std() > 10
+    desk.against = "image 1"
+    assert np.asarray(desk.static()).tobytes() != np.asarray(two).tobytes()
+
+
+def test_the_example_names_the_models_it_enrolled_and_doubts_the_other():
+    desk = AttributionDesk()
+    desk.controls.example.click()
+    desk.wait(120)
+    assert desk.error is None and len(desk.models) == 4 and len(desk.answers) == 10
+    for answer in desk.answers[:8]:
+        assert answer.name.startswith(answer.model) and answer.decision != "refused"
+    assert all(answer.decision != "accepted" for answer in desk.answers[8:])
+    assert "not enrolled" in desk.status
+
+
+def test_every_control_has_a_label_and_busy_disables_what_would_start_work(desk):
+    controls = [c for c in vars(desk.controls).values() if hasattr(c, "description")]
+    named = [control for control in controls if type(control).__name__ != "HTML"]
+    assert len(named) == 16 and all(control.description for control in named)
+    desk.busy = True
+    assert desk.controls.ask_button.disabled and not desk.controls.cancel.disabled
+    desk.controls.ask_button.click()
+    assert desk.error is None
+    desk.busy = False
+    assert not desk.controls.ask_button.disabled and desk.controls.cancel.disabled
+
+
+# ---- views -------------------------------------------------------------------------------------
+
+
+def test_long_tables_and_names_are_cut(desk, sources):
+    image = desk.ask(sources["sharp"][3:])
+    rows = list(desk.images) * (MAX_ROWS + 5)
+    table = answer_table(rows, image, "image 1")
+    assert table.count("<img") == MAX_ROWS and "and 5 more" in table
+    assert short("a" * 40) == "a" * 15 + "…" + "a" * 14 and short("abc") == "abc"
+
+
+def test_the_figure_holds_the_map_and_its_rings():
+    contributions = np.random.default_rng(0).normal(size=(128, 128))
+    figure = correlation_figure(contributions)
+    assert np.asarray(figure.data[0].z).dtype == np.float32
+    np.testing.assert_allclose(figure.data[1].y, by_ring(contributions)[1], atol=1e-6)
+    assert (figure.data[0].zmin, figure.data[0].zmax) == (-3, 3)
