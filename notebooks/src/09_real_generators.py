@@ -356,7 +356,7 @@ for quality in (None, 85, 30):
 # ## 7. When two fingerprints cannot be compared
 #
 # Format is one confound. Size is another: scaling an image by s moves a peak at frequency f to
-# f / s. Here is *comb* cut to two sizes, and one of them scaled down to the other.
+# f / s. Here is *comb* as it is, cropped, and scaled down.
 
 # %%
 wide = fp.procedural_images(8, 208, seed=3)
@@ -379,8 +379,8 @@ scaled = fp.to_db(powers["scaled by 10/11"])
 teach.show(pictures.montage({"": [scaled]}, columns=["scaled by 10/11"]))
 
 # %% [markdown]
-# **What you see.** A crop changes nothing, even off the grid: a shift turns phases, and power has
-# none. Scaling by a mere tenth leaves no peak in its place:
+# **What you see.** A crop changes next to nothing, even off the grid: a shift turns phases, and
+# power has none. Scaling by a mere tenth leaves no peak in its place:
 # what was at 0.25 is at 0.275, and what was at 0.5 folds back to 0.45.
 #
 # ### Exercise 3: where did the peak go? (3 minutes, easy)
