@@ -6,11 +6,10 @@
 # honestly how far the answers can be trusted, let the computer say "unsure", and write it down.
 
 # %%
-import tempfile
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+import PIL.Image
 
 import fpkit as fp
 from fpkit import pictures, spectral_correlation, teach, verdicts, widgets
@@ -53,24 +52,27 @@ my_folder = None  # for example "/home/me/generators"
 zoo, extractor = fp.Zoo.load(), fp.load_extractor()
 held_out = set(extractor.card["held_out_architectures"])
 unseen = [name for name in zoo.model_ids if name.split("/")[0] in held_out]
-place = tempfile.TemporaryDirectory(prefix="generators")
-folder = Path(my_folder or place.name)
 
 
 # %%
-def fill(folder, each):
+def example_folder(each):
+    from tempfile import TemporaryDirectory
+
+    place = TemporaryDirectory(prefix="generators")  # it goes when the kernel does
     for number, model in enumerate(unseen):
-        (folder / model.split("/")[0]).mkdir()
+        folder = Path(place.name, model.split("/")[0])
+        folder.mkdir()
         scenes = fp.procedural_images(each, 192, seed=number)
         for i, image in enumerate(zoo.apply(model, scenes)[..., 16:-16, 16:-16]):
             pixels = (image * 255).round().byte().permute(1, 2, 0).numpy()
-            file = f"{i:02d}.jpg" if number == 3 else f"{i:02d}.png"
-            Image.fromarray(pixels).save(folder / model.split("/")[0] / file, quality=85)
-    (folder / model.split("/")[0] / "damaged.png").write_bytes(b"\x89PNG, and then nothing")
+            file = folder / (f"{i:02d}.jpg" if number == 3 else f"{i:02d}.png")
+            PIL.Image.fromarray(pixels).save(file, quality=85)
+    (folder / "damaged.png").write_bytes(b"\x89PNG, and then nothing")
+    return place
 
 
-if my_folder is None:
-    fill(folder, each=budget.choose(quick=12, full=48))
+made = example_folder(budget.choose(quick=12, full=48)) if my_folder is None else None
+folder = Path(my_folder or made.name)
 
 # %% [markdown]
 # Format and size are in the head of every file. `fp.list_models` finds the files; those that
@@ -82,7 +84,7 @@ for model, paths in fp.list_models(folder).items():
     facts[model] = []
     for path in paths:
         try:
-            with Image.open(path) as image:
+            with PIL.Image.open(path) as image:
                 facts[model].append((image.format, *image.size))
         except OSError:
             damaged.append(f"{model}/{path.name}")
@@ -182,12 +184,12 @@ for method in methods:
     print(f"of the probes; pairs: AUC {figures['auc']:.2f}")
 
 # %% [markdown]
-# **What you see.** By chance one in nine probes would be named rightly, 11%. Colours reach two
-# to three times that: something of a model's brightness and contrast stays in a histogram. The extractor
-# names nearly every probe rightly. That is the *easy* case, synthetic models of the kind it was
-# trained on; on 38 real generators it is right for 72% of PNG probes with five images enrolled
-# (README). If `colour` comes near `extractor` in your folder, your models differ in what they
-# show, and nothing is proved yet.
+# **What you see.** By chance one in nine probes would be named rightly, 11%. Colours reach two to
+# three times that: something of a model's brightness and contrast stays in a histogram. The
+# extractor names nearly every probe rightly. That is the *easy* case, synthetic models of the kind
+# it was trained on; on 38 real generators it is right for 72% of PNG probes with five images
+# enrolled (README). If `colour` comes near `extractor` in your folder, your models differ in what
+# they show, and nothing is proved yet.
 
 # %% [markdown]
 # ## 3. Enrol, ask, and allow "unsure"
@@ -391,10 +393,10 @@ desk.ask([pictures_of[model][-1] for model in common])
 teach.show(desk.static())
 
 # %% [markdown]
-# **What you see.** One image of each model (at most eight), and the closer look at the first of them:
-# the image, its spectrum, where it agrees with the nearest model, and the mean of that over rings
-# of equal frequency. Choose another image under **look at**, and another image instead of a model
-# under **against**: then the question is *one maker or two?*, with thresholds of its own.
+# **What you see.** One image of each model (at most eight), and the closer look at the first of
+# them: the image, its spectrum, where it agrees with the nearest model, and the mean of that over
+# rings of equal frequency. Choose another image under **look at**, and another image instead of a
+# model under **against**: then the question is *one maker or two?*, with thresholds of its own.
 #
 # ## What can go wrong
 #
