@@ -2,28 +2,31 @@
 
 import html
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 import ipywidgets
 import numpy as np
 import plotly.graph_objects as go
-import torch
 import traitlets
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from fpkit.fingerprint_sources import (
+    caveats,
+    own_source,
+    real_source,
+    synthetic_source,
+)
 from fpkit.lattice import ring_peaks
 from fpkit.nearest import spectral_pattern
 from fpkit.panel import Panel
 from fpkit.pictures import Cell, line_chart, montage, robust_limits, stack
 from fpkit.plots import autocorrelation_heatmap, central_lags, radial_profiles, spectrum_heatmap
-from fpkit.procedural import procedural_images
 from fpkit.realworld import RESIDUALS, RealFingerprint, real_fingerprints
 from fpkit.residual import ResidualName
-from fpkit.spectrum import autocorrelation, average_spectrum, radial_profile, to_db
+from fpkit.spectrum import autocorrelation, radial_profile, to_db
 from fpkit.zoo import Zoo
 
 FloatArray = NDArray[np.float64]
@@ -37,78 +40,7 @@ PROFILES: dict[Scale, str] = {
     "pattern": "highest of the ring (dB)",
     "linear": "power (x mean)",
 }
-YOURS, SCENES = "your images", "procedural scenes"
 LAGS = 32
-_IMAGES, _MARGIN = 24, 16  # as many as of a real model; zero padding marks a border of 16 pixels
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Source:
-    """One model to look at.
-
-    Attributes
-    ----------
-    name, group
-        The model, and the list it is in.
-    format, content, sizes
-        Of its images; empty where nobody knows.
-    facts
-        A line about it, for people.
-    measure
-        From the name of a residual to the average spectrum, (128, 128) centred power.
-    """
-
-    name: str
-    group: str
-    format: str
-    content: str
-    sizes: str
-    facts: str
-    measure: Callable[[ResidualName], FloatArray]
-
-
-def caveats(left: Source, right: Source) -> list[str]:
-    """Why a difference between two fingerprints need not be one of the models.
-
-    Examples
-    --------
-    >>> a, b = (real_source(f) for f in real_fingerprints()[:2])
-    >>> caveats(a, b)[0]
-    'file formats differ (jpeg, png)'
-    """
-    found = []
-    for what, a, b in (
-        ("file formats differ", left.format, right.format),
-        ("subjects differ", left.content, right.content),
-        ("image sizes differ", left.sizes, right.sizes),
-    ):
-        if a and b and a != b:
-            found.append(f"{what} ({a}, {b})")
-    return found
-
-
-def real_source(fingerprint: RealFingerprint) -> Source:
-    """A measured real model."""
-    f = fingerprint
-
-    def measure(residual: ResidualName) -> FloatArray:
-        if residual not in f.spectra:
-            raise ValueError(
-                f"{f.model} was measured with the residuals {', '.join(f.spectra)}, not {residual}"
-            )
-        return f.spectra[residual]
-
-    sizes = ", ".join(f.sizes)
-    decoder = f", decoder {f.decoder}" if f.decoder != f.model else ""
-    return Source(
-        name=f.model,
-        group=f"real: {f.family}",
-        format=f.format,
-        content=f.content,
-        sizes=sizes,
-        facts=f"{f.family}{decoder}; {f.images} images of {f.content}, {sizes} {f.format}",
-        measure=measure,
-    )
 
 
 class FingerprintBrowser(Panel):
@@ -166,12 +98,10 @@ class FingerprintBrowser(Panel):
     ) -> None:
         self.zoo = Zoo.load() if zoo is None else zoo
         measured = real_fingerprints() if fingerprints is None else fingerprints
-        own = [_own_source(name, tensor) for name, tensor in (images or {}).items()]
+        own = [own_source(name, tensor) for name, tensor in (images or {}).items()]
         real = sorted((real_source(f) for f in measured), key=lambda source: source.group)
-        synthetic = sorted(self.zoo.model_ids)
-        self.sources = {
-            source.name: source for source in [*own, *real, *map(self._synthetic, synthetic)]
-        }
+        synthetic = [synthetic_source(self.zoo, name) for name in sorted(self.zoo.model_ids)]
+        self.sources = {source.name: source for source in [*own, *real, *synthetic]}
         self._measured: dict[tuple[str, ResidualName], FloatArray] = {}
         self._following = False
         names = list(self.sources)
@@ -235,25 +165,6 @@ class FingerprintBrowser(Panel):
         if self.shared:
             return dict.fromkeys(SIDES, robust_limits(np.stack(list(values.values()))))
         return {side: robust_limits(values[side]) for side in SIDES}
-
-    def _synthetic(self, name: str) -> Source:
-        def measure(residual: ResidualName) -> FloatArray:
-            scenes = procedural_images(_IMAGES, 128 + 2 * _MARGIN, seed=0)
-            made = self.zoo.apply(name, scenes)[..., _MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
-            for each in RESIDUALS:  # the images are the dear part
-                self._measured[name, each] = average_spectrum(made, residual=each).mean(axis=0)
-            return self._measured[name, residual]
-
-        entry = self.zoo.entry(name)
-        return Source(
-            name=name,
-            group=f"synthetic: {name.split('-U')[1].split('-')[0]}",
-            format="png",
-            content=SCENES,
-            sizes="128x128",
-            facts=f"synthetic; {_IMAGES} {SCENES}; reconstruction residual {entry['residual']:.4f}",
-            measure=measure,
-        )
 
     # -- controls and figures ------------------------------------------------------------------
 
@@ -393,16 +304,6 @@ class FingerprintBrowser(Panel):
                 values = new.to_plotly_json()
                 old.update({key: value for key, value in values.items() if key != "type"})
             figure.layout.title.text = fresh.layout.title.text
-
-
-def _own_source(name: str, images: Tensor) -> Source:
-    images = torch.as_tensor(images)
-    size = f"{images.shape[-1]}x{images.shape[-2]}"
-    return Source(
-        name=name, group=YOURS, format="", content="", sizes="",
-        facts=f"{len(images)} images of yours, {size}",
-        measure=lambda residual: average_spectrum(images, residual=residual).mean(axis=0),
-    )  # fmt: skip
 
 
 def _scaled(power: FloatArray, scale: Scale) -> FloatArray:

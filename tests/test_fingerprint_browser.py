@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from fpkit.fingerprint_browser import FingerprintBrowser, caveats, real_source
+from fpkit.fingerprint_browser import FingerprintBrowser
+from fpkit.fingerprint_sources import caveats, real_source
 from fpkit.lattice import ring_peaks
 from fpkit.nearest import spectral_pattern
 from fpkit.procedural import procedural_images

@@ -87,6 +87,7 @@ CHAINS = [
     "synthesis made_model model_maker synthesis_explorer",
     "plots fingerprint_browser widgets",
     "spectrum lattice fingerprint_browser",
+    "zoo realworld fingerprint_sources fingerprint_browser",
     "spectrum realworld spectral_correlation desk_data desk_figures desk_controls attribution_desk",
     "metrics gallery verdicts desk_data",
     "panel plots attribution_desk widgets app_page",
