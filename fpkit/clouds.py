@@ -34,7 +34,7 @@ def frechet_distance(
     -------
     float
         At least 0. Estimated from n samples it is biased upwards: two draws of the same
-        64-dimensional Gaussian are 32.8 apart at n = 64 and still 0.5 at n = 4096, so always
+        64-dimensional Gaussian are about 34 apart at n = 64 and still 0.5 at n = 4096, so always
         give n and d and compare with two draws of the same source.
 
     Raises

@@ -328,7 +328,7 @@ print([closest(fp.to_db(fingerprint(image[None])), known) for image in fresh])
 #
 # - **The subject instead of the source.** If all images of A show faces and all of B show trees,
 #   anything that tells faces from trees looks like attribution. That is why section 2 swaps them.
-# - **The file format instead of the source.** JPEG draws its own 8-pixel lattice and wipes out weak
+# - **The file format instead of the source.** JPEG codes blocks of 8 x 8 pixels and wipes out weak
 #   fingerprints. Never compare PNG images of one model with JPEG images of another.
 # - **Resizing** moves every peak, and cropping is harmless. Embed images as they were published.
 # - **A high score is no proof.** Models that share their last layers share a fingerprint: for
