@@ -132,17 +132,17 @@ class BlockExplorer(Panel):
             values=measured - computed,
             limits=(-_DIFFERENCE, _DIFFERENCE),
             palette="cividis",
-            caption=f"-{_DIFFERENCE:.0f} dB blue, {_DIFFERENCE:.0f} dB yellow",
+            caption=f"blue -{_DIFFERENCE:.0f}, yellow {_DIFFERENCE:.0f} dB",
         )
         cells = [
-            Cell(values=_stretched(self.code().numpy()), caption="input"),
-            Cell(values=_stretched(views.output), caption="output"),
-            Cell(values=measured, limits=(low, high), caption="measured"),
-            Cell(values=computed, limits=(low, high), caption="computed"),
+            Cell(values=_stretched(self.code().numpy())),
+            Cell(values=_stretched(views.output)),
+            Cell(values=measured, limits=(low, high)),
+            Cell(values=computed, limits=(low, high)),
             apart,
         ]
-        titles = ["", "", "", "", "measured - computed"]
-        row = montage({"": cells}, columns=titles, cell_size=170, bar=(low, high, "dB"))
+        titles = ["input", "output", "measured", "computed", "measured\n- computed"]
+        row = montage({"": cells}, columns=titles, cell_size=SIDE, bar=(low, high, "dB"))
         chart = line_chart(
             self._profiles(), x_label="horizontal frequency (cycles/pixel)",
             y_label="power (dB)", size=(row.width, 280),

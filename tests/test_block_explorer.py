@@ -81,6 +81,13 @@ def test_half_overlap_leaves_nothing_at_nyquist_and_equal_taps_do():
     assert power[1.0][16, 0] == pytest.approx(power[1.0][16, 16] / 9)  # (1 - 2) / (1 + 2), squared
 
 
+@pytest.mark.parametrize("upsampling", [u for u in get_args(Upsampling) if u != "zero"])
+def test_a_flat_image_stays_as_bright(upsampling):
+    settings = BlockSettings(upsampling=upsampling, sharpness=-0.7, overlap=0.2)
+    output = block_views(settings, torch.ones(1, 8, 8, dtype=torch.float64)).output
+    assert output.mean() == pytest.approx(1)
+
+
 def test_an_activation_keeps_the_zeros_of_nearest_and_fills_those_of_bilinear():
     code = noise(1, 16, 16)
     for upsampling, filled in (("nearest", False), ("bilinear", True)):
@@ -195,6 +202,15 @@ def test_an_update_sends_each_picture_once_and_little_text(explorer: BlockExplor
     explorer.sharpness = 0.6
     (message,) = (style for sender, style in sent if sender is figure)
     assert len(json.dumps([z.tolist() for z in message["z"]])) < 150_000 * 3
+
+
+def test_the_input_is_drawn_anew_only_when_it_changes(explorer: BlockExplorer):
+    seen = []
+    explorer._input.observe(lambda change: seen.append(change["new"]), names="value")
+    explorer.sharpness = 0.5
+    assert not seen
+    explorer.source = "stripes"
+    assert len(seen) == 1 and "64 x 64 pixels" in seen[0]
 
 
 def test_settings_without_effect_are_switched_off(explorer: BlockExplorer):
