@@ -275,7 +275,7 @@ class BlockExplorer(Panel):
         return dict.fromkeys(("input repeated", "measured", "computed"), (frequency, 0 * frequency))
 
 
-_LINES = ({"width": 1.2, "dash": "dot"}, {"width": 4}, {"width": 1.8, "dash": "dash"})
+_LINES = ({"width": 1.8, "dash": "dot"}, {"width": 4}, {"width": 1.8, "dash": "dash"})
 _LABELS = {
     "source": "input",
     "repeats": "blocks",

@@ -142,18 +142,15 @@ frequency = np.arange(321) / 640
 curves = {}
 for name in ("nearest", "bilinear", "bicubic", "fir"):
     response = observations.frequency_response([observations.TAPS[name]], (1, 640))[0, :321]
-    curves[name] = frequency, fp.to_db(abs(response) ** 2, floor=1e-7)
+    decibels = fp.to_db(abs(response) ** 2, floor=1e-7)
+    curves[name] = frequency, decibels
+    print(f"{name:9} at 0.1, 0.25, 0.4, 0.5: {decibels[[64, 160, 256, 320]].round(1)} dB")
 labels = {"x_label": "frequency (cycles/pixel)", "y_label": "gain of power (dB)"}
 figure = plots.radial_profiles(curves, size=(720, 380))
 teach.show(pictures.line_chart(curves, **labels), figure=figure)
 
-# %%
-for name, (_, decibels) in curves.items():
-    row = "  ".join(f"{decibels[round(640 * f)]:6.1f}" for f in (0.1, 0.25, 0.4, 0.5))
-    print(f"{name:9} at 0.1, 0.25, 0.4, 0.5: {row} dB")
-
 # %% [markdown]
-# **What you see.** What lay at 0.1 has its copy at 0.5 - 0.1 = 0.4. There nearest has -4 dB: hardly
+# **What you see.** What lies at 0.1 has a copy at 0.5 - 0.1 = 0.4. There nearest has -4 dB: hardly
 # a filter, ten dB below its own original. Bilinear is 29 dB below its original, bicubic 35, and
 # `fir`, the long filter of StyleGAN3, 44. *All* of them are zero at 0.5 exactly: a flat image stays
 # flat. (The chart ends at -70 dB.)
@@ -314,11 +311,11 @@ cells = [measured(f"{n} x", codes[n], upsampling="deconv", repeats=n) for n in c
 teach.show(pictures.montage({"": cells}, cell_size=192, bar=(-60, 20, "dB")))
 
 # %% [markdown]
-# **What you see.** 1, 2, 4 places between 0 and 0.5: $0.5$; $0.25, 0.5$; $0.125, 0.25, 0.375, 0.5$.
+# **What you see.** 1, 2, 4 places between 0 and 0.5: 0.5; 0.25, 0.5; 0.125, 0.25, 0.375, 0.5.
 # They are not equally bright: each later kernel weighs what the earlier ones left. So the *last*
 # upsampling has the last word, which lesson 03 tests on whole networks.
 #
-# <details><summary>Solution of exercise 3</summary>
+# <details><summary>Solution</summary>
 #
 # ```python
 # def grid(n):
@@ -393,10 +390,10 @@ labels = {"x_label": "horizontal frequency (cycles/pixel)", "y_label": "middle r
 teach.show(pictures.stack([maps, pictures.line_chart(rows, **labels)]))
 
 # %% [markdown]
-# **What you see.** The scene's slope in the middle, and bright points on the grid that you
-# predicted: for `K1` at the border only, for `K2` at 1/4 as well. (The dark disc in the middle is
-# the residual: the denoiser keeps the slow changes for itself.) In the middle row the point at 1/4
-# stands out by more than 10 dB.
+# **What you see.** Bright points on the grid that you predicted: for `K1` at the border only, for
+# `K2` at 1/4 as well, where the middle row rises by more than 10 dB above its neighbours.
+# (Frequency 0 is weaker than in section 1: this is the spectrum of a residual, and the denoiser
+# keeps slow changes for itself.)
 
 # %% [markdown]
 # ### Exercise 4: count the upsamplings (12 minutes, hard)
@@ -472,8 +469,8 @@ print("wrong:", *wrong[:3], "..." if len(wrong) > 3 else "")
 # ## Recap
 #
 # Upsampling inserts zeros, which repeats the spectrum; a kernel weighs the copies. Fixed kernels
-# are zero at Nyquist, learnt ones are not, and $n$ upsamplings put copies at multiples of $1/2^n$.
-# All of it is exact until an activation comes.
+# are zero at Nyquist, learnt ones need not be, and $n$ upsamplings put copies at multiples of
+# $1/2^n$. All of it is exact until an activation comes.
 #
 # ## Where to go next
 #
