@@ -102,11 +102,10 @@ class TrainingMonitor(Panel):
         self.chance = 1 / validation_models(self.held_out)
         self._log = self._stored_log()
         self._drawn = 0.0
-        self._offering = False
         super().__init__()
         self._build()
         self.observe(self._draw_curves, names="rows")
-        self.observe(self._offer_snapshots, names="snapshots")
+        self.observe(self._show_newest, names="snapshots")
         self.observe(self._draw_snapshot, names=["snapshots", "shown"])
         self.observe(self._show_state, names=["busy", "step", "extractor"])
         self.rows, self.step = tuple(self._log), len(self._log)
@@ -265,8 +264,8 @@ class TrainingMonitor(Panel):
         self._stop.on_click(lambda _: self.stop())
         self._curves = go.FigureWidget(self._curve_figure())
         self._scatter = go.FigureWidget(snapshot_scatter(None, self._models))
-        self._slider = ipywidgets.SelectionSlider(
-            options=[("none yet", 0)], description="snapshot at step", continuous_update=True,
+        self._slider = ipywidgets.IntSlider(
+            min=0, max=self.config.steps, description="snapshot at step", continuous_update=False,
             style={"description_width": "120px"}, layout=ipywidgets.Layout(width="460px"),
         )  # fmt: skip
         self._slider.observe(self._choose, names="value")
@@ -284,17 +283,18 @@ class TrainingMonitor(Panel):
             for trace, fresh in zip(self._curves.data, self._curve_figure().data, strict=True):
                 trace.update(x=fresh.x, y=fresh.y)
 
-    def _offer_snapshots(self, _: traitlets.Bunch) -> None:
-        self._offering = True  # new options move the slider to the first
-        try:
-            self._slider.options = [(str(s.step), i) for i, s in enumerate(self.snapshots)]
-        finally:
-            self._offering = False
+    def _show_newest(self, _: traitlets.Bunch) -> None:
         self.shown = len(self.snapshots) - 1
 
     def _choose(self, change: traitlets.Bunch) -> None:
-        if not self._offering:
-            self.shown = change["new"]
+        if not self.snapshots:
+            return
+        steps, wanted = [snapshot.step for snapshot in self.snapshots], change["new"]
+        if wanted > steps[self.shown]:  # up to the next one, else an arrow key could not leave it
+            self.shown = min(len(steps) - 1, sum(step < wanted for step in steps))
+        else:
+            self.shown = max(0, sum(step <= wanted for step in steps) - 1)
+        self._slider.value = steps[self.shown]
 
     @traitlets.validate("shown")
     def _valid_shown(self, proposal: traitlets.Bunch) -> int:
@@ -305,7 +305,7 @@ class TrainingMonitor(Panel):
 
     def _draw_snapshot(self, _: traitlets.Bunch) -> None:
         snapshot: Snapshot = self.snapshots[self.shown]
-        self._slider.value = self.shown
+        self._slider.value = snapshot.step
         with self._scatter.batch_update():
             self._scatter.data[0].update(
                 x=snapshot.points[:, 0].astype(np.float32),

@@ -101,7 +101,7 @@ def identification_curve(rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.fl
 
 
 def learning_curves(
-    rows: Rows, *, chance: float, steps: int, size: tuple[int, int] = (500, 400)
+    rows: Rows, *, chance: float, steps: int, size: tuple[int, int] = (456, 400)
 ) -> go.Figure:
     """Loss above, identification of held-out models below, over the steps of a training.
 
@@ -150,7 +150,7 @@ def learning_curves(
 
 
 def snapshot_scatter(
-    snapshot: Snapshot | None, models: Sequence[str], *, size: tuple[int, int] = (480, 400)
+    snapshot: Snapshot | None, models: Sequence[str], *, size: tuple[int, int] = (500, 400)
 ) -> go.Figure:
     """A snapshot as points, with a colour and a symbol per model.
 
@@ -169,8 +169,13 @@ def snapshot_scatter(
     """
     points = np.full((len(models), 2), np.nan) if snapshot is None else snapshot.points
     figure = scatter_figure(points, models, title=snapshot_title(snapshot), size=size)
-    below = {"orientation": "h", "y": -0.02, "yanchor": "top", "x": 0}
-    return figure.update_layout(dragmode="zoom", legend=below)
+    figure.update_layout(
+        dragmode="zoom",
+        legend={"orientation": "h", "y": -0.02, "yanchor": "top", "x": 0, "font": {"size": 11}},
+        legend_entrywidth=0.49,  # two columns
+        legend_entrywidthmode="fraction",
+    )
+    return figure
 
 
 def snapshot_title(snapshot: Snapshot | None) -> str:
