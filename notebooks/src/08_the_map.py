@@ -478,7 +478,8 @@ teach.show(viewer.static())
 # spectrum of the chosen image belongs to a single image, so it is noisy: a fingerprint is an
 # average.
 #
-# **Try.** Move *neighbours* to both ends: the ten islands stay, unlike those of section 6. Change
+# **Try.** Move *neighbours* up to 100: the islands stay, unlike those of section 6. Move it down to
+# 3: pieces break off some of them, and these pieces mean nothing. Then go back to 15, change
 # *start* to random and step through the seeds: which islands that looked like neighbours part?
 # Choose the method PCA and find two networks that it cannot separate and UMAP can.
 
