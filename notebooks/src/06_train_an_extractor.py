@@ -440,7 +440,7 @@ for name, extractor in shown.items():
 
 # %% [markdown]
 # **What you see.** All lose, and yours loses most: it keeps about half of its right answers, the
-# shipped one five in six. JPEG throws away fine detail and adds a lattice of its own, and nothing
+# shipped one about 87%. JPEG throws away fine detail and adds a lattice of its own, and nothing
 # in your training said which of the two to trust.
 #
 # ## What can go wrong
