@@ -1,6 +1,7 @@
 # make lab     create .venv, install, open JupyterLab     (make lab ARGS=--no-browser)
 # make test    create .venv, install, run the tests       (make test ARGS="-k images")
 # make notebooks   build and run all notebooks            (make notebooks ARGS=00_start_here)
+# make tour    take the screenshots of docs/tour.md anew (needs chromium)
 #
 # PYTHON=python3.12     another interpreter for .venv (>= 3.10)
 # PIP_ARGS="..."        passed to pip, e.g. the index of CPU-only builds of torch
@@ -10,7 +11,7 @@ ARGS ?=
 PIP_ARGS ?=
 BIN := .venv/bin
 
-.PHONY: lab test notebooks clean
+.PHONY: lab test notebooks tour clean
 .DELETE_ON_ERROR:
 
 lab: .venv/.lab
@@ -21,6 +22,9 @@ test: .venv/.test
 
 notebooks: .venv/.test
 	$(BIN)/python notebooks/build.py $(ARGS)
+
+tour: .venv/.test
+	FPKIT_TOUR=docs/tour $(BIN)/python -m pytest -m browser tests/test_browser.py $(ARGS)
 
 clean:
 	rm -rf .venv dist build .pytest_cache .ruff_cache

@@ -7,7 +7,6 @@ from typing import get_args
 
 import ipywidgets
 import numpy as np
-import plotly.graph_objects as go
 import torch
 import traitlets
 from numpy.typing import NDArray
@@ -24,6 +23,7 @@ from fpkit.generation_block import (
     periodic_part,
 )
 from fpkit.harmonics import ActivationName
+from fpkit.live_figure import LiveFigure
 from fpkit.observations import Upsampling
 from fpkit.panel import Panel
 from fpkit.pictures import Cell, line_chart, montage, png_bytes, robust_limits, stack
@@ -252,7 +252,7 @@ class BlockExplorer(Panel):
 
     def _build(self) -> None:
         self._spectra = _spectra()
-        self._chart = go.FigureWidget(radial_profiles(self._blank_profiles(), size=(500, 300)))
+        self._chart = LiveFigure(radial_profiles(self._blank_profiles(), size=(500, 300)))
         self._chart.update_layout(
             legend={"y": 1, "yanchor": "bottom"}, margin={"t": 36, "autoexpand": False}
         )
@@ -300,7 +300,7 @@ def _look(name: str) -> dict[str, object]:
     }
 
 
-def _spectra() -> go.FigureWidget:
+def _spectra() -> LiveFigure:
     """Three heat maps in one figure, which the browser redraws at once; two share their colours."""
     blank = np.zeros((SIDE, SIDE), np.float32)
     figure = spectrum_heatmap(blank, limits=(-_DIFFERENCE, _DIFFERENCE), size=300)
@@ -328,7 +328,7 @@ def _spectra() -> go.FigureWidget:
         },
         width=960, margin={"l": 40, "r": 50, "t": 30, "b": 30, "autoexpand": False},
     )  # fmt: skip
-    return go.FigureWidget(figure)
+    return LiveFigure(figure)
 
 
 def _short(values: NDArray[np.float64]) -> NDArray[np.float32]:

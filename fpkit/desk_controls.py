@@ -4,11 +4,11 @@ import html
 
 import ipywidgets
 import numpy as np
-import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from fpkit.desk_data import Answer
 from fpkit.desk_figures import correlation_figure, score_table
+from fpkit.live_figure import LiveFigure
 from fpkit.verdicts import Thresholds
 
 FORMATS = ".png,.jpg,.jpeg,.webp"
@@ -83,9 +83,7 @@ class CloserLook:
 
     def __init__(self) -> None:
         self.verdict, self.scores, self.reason = (ipywidgets.HTML() for _ in range(3))
-        self.figure: go.FigureWidget | None = None
-        self._is_drawn = False
-        self._contributions: NDArray[np.float64] | None = None
+        self.figure: LiveFigure | None = None
         self._right = ipywidgets.Box()
         self.box = ipywidgets.VBox([self.verdict, _row(self.scores, self._right), self.reason])
 
@@ -111,34 +109,21 @@ class CloserLook:
                 f"Where spectra agree cannot be shown: {html.escape(what)}."
             )
             return
-        self._contributions, correlation = found
+        contributions, correlation = found
+        fresh = correlation_figure(contributions)
         if self.figure is None:
-            self.figure = go.FigureWidget(correlation_figure(self._contributions))
-            # the browser takes a while to load the figure, and misses what changes meanwhile:
-            # the first that it says is that it has drawn it
-            self.figure.observe(self._drawn, names="_js2py_layoutDelta")
+            self.figure = LiveFigure(fresh)
             self._right.children = (self.figure,)
         else:
-            self._update()
+            with self.figure.batch_update():
+                self.figure.data[0].z = fresh.data[0].z
+                self.figure.data[1].update(x=fresh.data[1].x, y=fresh.data[1].y)
         self.reason.value = _paragraph(
             "<b>Why?</b> The log spectra of both, minus what all models have in common, correlate "
             f"by <b>{correlation:.2f}</b>. The map shows which frequencies make that sum: yellow "
             "where both have more power than usual, or both less; blue where one has more and the "
             "other less. The extractor sees more than this, and its score is another number."
         )
-
-    def _drawn(self, _: object) -> None:
-        if not self._is_drawn:
-            self._is_drawn = True
-            self._update()
-
-    def _update(self) -> None:
-        if self.figure is None or self._contributions is None:
-            return
-        fresh = correlation_figure(self._contributions)
-        with self.figure.batch_update():
-            self.figure.data[0].z = fresh.data[0].z
-            self.figure.data[1].update(x=fresh.data[1].x, y=fresh.data[1].y)
 
 
 def _heading(text: str) -> ipywidgets.HTML:

@@ -8,7 +8,6 @@ from typing import Any, get_args
 
 import ipywidgets
 import numpy as np
-import plotly.graph_objects as go
 import torch
 import traitlets
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from fpkit import projection
+from fpkit.live_figure import LiveFigure
 from fpkit.neighbours import Metric, nearest
 from fpkit.panel import Panel
 from fpkit.pictures import Cell, montage, picture, png_bytes, stack
@@ -258,7 +258,7 @@ class EmbeddingMap(Panel):
         self._choice.observe(self._chosen, names="value")
 
         blank = np.zeros((len(self.embeddings), 2))
-        self._figure = go.FigureWidget(
+        self._figure = LiveFigure(
             scatter_figure(blank, self.labels[self.colour_by], title=" ", size=(_WIDE, 560))
         )
         # below the map: long names at its side would make it narrow

@@ -20,6 +20,7 @@ from fpkit.fingerprint_sources import (
     synthetic_source,
 )
 from fpkit.lattice import ring_peaks
+from fpkit.live_figure import LiveFigure
 from fpkit.nearest import spectral_pattern
 from fpkit.panel import Panel
 from fpkit.pictures import Cell, line_chart, montage, robust_limits, stack
@@ -192,8 +193,8 @@ class FingerprintBrowser(Panel):
             )  # fmt: skip
             self._facts[side] = ipywidgets.HTML(layout=ipywidgets.Layout(width="430px"))
             power = np.zeros((128, 128))
-            self._heatmaps[side] = go.FigureWidget(spectrum_heatmap(power, title=" ", size=370))
-            self._autos[side] = go.FigureWidget(
+            self._heatmaps[side] = LiveFigure(spectrum_heatmap(power, title=" ", size=370))
+            self._autos[side] = LiveFigure(
                 autocorrelation_heatmap(power, lags=LAGS, title=" ", size=250)
             )
             self._group[side].observe(
@@ -213,9 +214,7 @@ class FingerprintBrowser(Panel):
                 )
             )
         blank = {name: ([0.0], [0.0]) for name in SIDES}
-        self._chart = go.FigureWidget(
-            radial_profiles(blank, title="radial profile", size=(310, 250))
-        )
+        self._chart = LiveFigure(radial_profiles(blank, title="radial profile", size=(310, 250)))
         self._chart.update_layout(legend={"y": 1, "yanchor": "top", "x": 1, "xanchor": "right"})
         self._residual = ipywidgets.Dropdown(
             options=[("image - median", "median"), ("image - mean", "none")],
@@ -297,7 +296,7 @@ class FingerprintBrowser(Panel):
             self.status = f"Correlation of the two spectra in dB: {self.alike:.2f}.{careful}"
 
     @staticmethod
-    def _update(figure: go.FigureWidget, fresh: go.Figure) -> None:
+    def _update(figure: LiveFigure, fresh: go.Figure) -> None:
         """Give a figure in the page the data and the title of another one."""
         with figure.batch_update():
             for old, new in zip(figure.data, fresh.data, strict=True):

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from fpkit.arch import EXTENDED, PAPER, ArchSpec
+from fpkit.live_figure import LiveFigure
 from fpkit.made_model import MadeModel, interior_power
 from fpkit.model_maker import ModelMaker
 from fpkit.nearest import Nearness, nearest_real, published_as_png
@@ -202,14 +203,14 @@ class SynthesisExplorer(ModelMaker):
     def _build_views(self) -> None:
         blank = np.zeros((128, 128), np.float32)
         real = _decibels_of(self._measured)
-        self._heatmap = go.FigureWidget(spectrum_heatmap(blank, title="fingerprint"))
-        self._profiles = go.FigureWidget(
+        self._heatmap = LiveFigure(spectrum_heatmap(blank, title="fingerprint"))
+        self._profiles = LiveFigure(
             radial_profiles({"": ([0.0], [0.0])}, title="radial profile", size=(500, 380))
         )
-        self._bars = go.FigureWidget(
+        self._bars = LiveFigure(
             score_bars({"": 0.0}, title="nearest real models").update_layout(width=480, height=340)
         )
-        self._real_map = go.FigureWidget(spectrum_heatmap(real, title=self.real, size=340))
+        self._real_map = LiveFigure(spectrum_heatmap(real, title=self.real, size=340))
         self._strip = ipywidgets.Box(layout=Layout(flex_flow="row wrap"))
         settings = _row(*self._axes.values(), self._seed, self._steps, self._extended)
         actions = _row(self._make, self._cancel, self.bar, self._auto, self._view)
@@ -260,7 +261,7 @@ def _decibels_of(fingerprint: RealFingerprint) -> FloatArray:
     return to_db(fingerprint.spectra["median"])
 
 
-def _recolour(figure: go.FigureWidget, values: FloatArray, *, title: str) -> None:
+def _recolour(figure: LiveFigure, values: FloatArray, *, title: str) -> None:
     """Show other values in a heat map."""
     low, high = robust_limits(values)
     with figure.batch_update():
@@ -268,7 +269,7 @@ def _recolour(figure: go.FigureWidget, values: FloatArray, *, title: str) -> Non
         figure.layout.title.text = title
 
 
-def _replace_traces(figure: go.FigureWidget, fresh: go.Figure) -> None:
+def _replace_traces(figure: LiveFigure, fresh: go.Figure) -> None:
     """Show the traces and axes of `fresh`."""
     with figure.batch_update():
         figure.data = ()

@@ -18,6 +18,7 @@ from torch.nn import functional
 from fpkit.embedder import Embedder
 from fpkit.extractor import load_extractor
 from fpkit.learner import Row
+from fpkit.live_figure import LiveFigure
 from fpkit.panel import Panel
 from fpkit.stream import FingerprintStream, Sources
 from fpkit.synthesizer import RandomSynthesizer, ZooSynthesizer
@@ -262,8 +263,8 @@ class TrainingMonitor(Panel):
         )  # fmt: skip
         self._start.on_click(lambda _: self.begin())
         self._stop.on_click(lambda _: self.stop())
-        self._curves = go.FigureWidget(self._curve_figure())
-        self._scatter = go.FigureWidget(snapshot_scatter(None, self._models))
+        self._curves = LiveFigure(self._curve_figure())
+        self._scatter = LiveFigure(snapshot_scatter(None, self._models))
         self._slider = ipywidgets.IntSlider(
             min=0, max=self.config.steps, description="snapshot at step", continuous_update=False,
             style={"description_width": "120px"}, layout=ipywidgets.Layout(width="460px"),

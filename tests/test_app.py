@@ -1,32 +1,10 @@
-"""`fpkit app`: what it refuses without starting, and the page in a real browser."""
+"""`fpkit app`: what it refuses, and its page (in a browser: tests/test_browser.py)."""
 
-import os
-import re
-import shutil
-import signal
 import socket
-import subprocess
-import sys
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from fpkit import cli, cli_app
-from fpkit.images import write_png
-from fpkit.procedural import procedural_images
-
-ARTIFACTS = Path(__file__).parent / "artifacts"
-CHROMIUM = shutil.which("chromium")
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.mark.parametrize("module", ["voila", "ipykernel", "ipywidgets"])
@@ -72,67 +50,3 @@ def test_the_page_runs_as_a_cell_and_holds_both_widgets(monkeypatch):
     (tab,) = shown
     names = [type(child).__name__ for child in tab.children]
     assert names == ["AttributionDesk", "SynthesisExplorer"] and len(tab.titles) == 2
-
-
-# ---- the real thing ----------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """Address of a running app, with its token; Ctrl-C must end it."""
-    command = [sys.executable, "-m", "fpkit", "app", "--no-browser", "--port", str(free_port())]
-    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, text=True, env=os.environ, **quiet) as server:
-        try:
-            assert server.stdout is not None
-            yield server.stdout.readline().strip()
-            server.send_signal(signal.SIGINT)
-            assert server.wait(60) == 0
-        finally:
-            server.kill()
-
-
-def status(url: str, **headers: str) -> int:
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers)) as answer:
-            return 403 if "/login" in answer.url else answer.status
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code
-
-
-@pytest.mark.browser
-@pytest.mark.timeout(600)
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
-def test_an_upload_gets_a_verdict_in_the_browser(address, tmp_path):
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    assert status(address.split("?")[0]) == 403  # without the token
-    assert status(address, Host="example.org") == 403
-    write_png(tmp_path / "picture.png", procedural_images(1, 160, seed=3)[0])
-    (tmp_path / "broken.png").write_bytes(b"no image")
-    ARTIFACTS.mkdir(exist_ok=True)
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1050, "height": 1400})
-        page.set_default_timeout(180_000)
-        failures = []
-        page.on("pageerror", lambda error: failures.append(str(error)))
-        page.goto(address)
-        page.get_by_role("button", name="Load an example").click()
-        page.get_by_text("which is not enrolled").wait_for()
-        with page.expect_file_chooser() as chooser:
-            page.get_by_role("button", name="Upload images").click()
-        chooser.value.set_files([tmp_path / "picture.png", tmp_path / "broken.png"])
-        page.get_by_text("broken.png: not an image").wait_for()
-        verdict = page.get_by_role("status", name="verdict")
-        playwright.expect(verdict).to_contain_text(
-            re.compile("picture.png: (accepted|unsure|refused): .*score -?[0-9.]+")
-        )
-        page.locator(".js-plotly-plot .hm image").first.wait_for(state="attached")
-        page.screenshot(path=ARTIFACTS / "app.png", full_page=True)
-        page.get_by_role("tab", name="Synthesis").click()
-        page.get_by_role("button", name="Make model").first.wait_for()
-        page.screenshot(path=ARTIFACTS / "app_synthesis.png", full_page=True)
-        browser.close()
-    # anywidget says so after 2 s, and goes on loading: a busy machine is no failure
-    assert not [text for text in failures if "Failed to initialize model" not in text]

@@ -7,6 +7,7 @@ FPKIT_TOUR set to a folder, those that the tour shows are written there as well 
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -37,6 +38,14 @@ MODELS = {
     "deconv": "K1-L1-Udeconv-Asigmoid-Nbatch-Spost/seed0",
     "bilinear": "K1-L1-Ubilinear-Asigmoid-Nbatch-Spost/seed0",
 }
+# lessons whose first widget the tour shows
+TOUR = {
+    "01_what_is_a_fingerprint": "fingerprint_browser",
+    "02_why_upsampling_leaves_marks": "block_explorer",
+    "04_build_synthetic_models": "synthesis_explorer",
+    "06_train_an_extractor": "training_monitor",
+    "08_the_map": "embedding_map",
+}
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -47,6 +56,12 @@ SETTINGS = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
 }
 ERROR = '[data-mime-type="application/vnd.jupyter.error"]'
+# before the kernel has said what it is, "run all" may do nothing
+KERNEL_READY = """async () => {
+    const session = window.jupyterapp.shell.currentWidget.sessionContext;
+    await session.ready;
+    await session.session.kernel.info;
+}"""
 # every code cell has its number, or one failed and the rest did not run
 ALL_CELLS_RAN = f"""() => document.querySelector('{ERROR}')
     || [...document.querySelectorAll('.jp-Notebook .jp-CodeCell')].every(
@@ -148,7 +163,7 @@ def run_all(page: "playwright.Page", url: str) -> None:
     page.goto(url)
     page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
     page.get_by_text("Python 3", exact=False).first.wait_for()
-    idle(page)
+    page.evaluate(KERNEL_READY)
     page.evaluate("() => window.jupyterapp.commands.execute('editmenu:clear-all')")
     page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }")
     try:
@@ -205,9 +220,23 @@ def screenshot_of_everything(page: "playwright.Page", file: Path) -> None:
     page.set_viewport_size({"width": 1400, "height": 1000})
 
 
+def tour_between(
+    page: "playwright.Page", first: "playwright.Locator", last: "playwright.Locator", name: str
+) -> None:
+    """A screenshot from one cell down to another."""
+    last.scroll_into_view_if_needed()
+    top, bottom = first.bounding_box(), last.bounding_box()
+    keep(page.screenshot(clip=top | {"height": bottom["y"] + bottom["height"] - top["y"]}), name)
+
+
 def tour(shown: "playwright.Locator", name: str) -> None:
-    """A screenshot for the artefacts, and in 128 colours for the tour if that is being made."""
-    png = shown.screenshot(path=ARTIFACTS / f"{name}.png")
+    """A screenshot of one thing."""
+    keep(shown.screenshot(), name)
+
+
+def keep(png: bytes, name: str) -> None:
+    """For the artefacts, and in 128 colours for the tour if that is being made."""
+    (ARTIFACTS / f"{name}.png").write_bytes(png)
     if folder := os.environ.get("FPKIT_TOUR"):
         picture = Image.open(BytesIO(png)).convert("RGB").quantize(128)
         picture.save(REPO / folder / f"{name}.png", optimize=True)
@@ -229,6 +258,8 @@ def pixels(widget: "playwright.Locator") -> str:
 def test_lesson_runs_and_its_sliders_move(lesson: str, light: str, page: "playwright.Page") -> None:
     run_all(page, f"{light}/{lesson}.ipynb")
     assert_no_error(page)
+    if lesson in TOUR:
+        tour(page.locator(".jp-OutputArea-child > .widget-vbox").first, TOUR[lesson])
     move_every_slider(page)
     screenshot_of_everything(page, ARTIFACTS / f"{lesson}.png")
 
@@ -255,24 +286,43 @@ def test_explorer_trains_on_click_in_the_dark_theme(dark: str, page: "playwright
     assert pixels(explorer) != after
     assert explorer.locator("figure img").count() == 4  # three from the lesson, one from here
     assert_no_error(page)
-    tour(explorer, "synthesis_explorer_dark")
+    explorer.screenshot(path=ARTIFACTS / "synthesis_explorer_dark.png")
     screenshot_of_everything(page, ARTIFACTS / "00_start_here_dark.png")
+
+
+def test_an_exercise_says_what_is_wrong(light: str, page: "playwright.Page") -> None:
+    run_all(page, f"{light}/00_start_here.ipynb")
+    task = page.locator(".jp-Notebook .jp-MarkdownCell").filter(has_text="Exercise 1").first
+    cell = page.locator(".jp-Notebook .jp-CodeCell").filter(has_text="peak-frequency").first
+    verdict = cell.locator(".jp-OutputArea-output")
+    playwright.expect(verdict).to_contain_text("not attempted yet")
+    for answer, said in (("32", "not yet: 32 is beyond 0.5 cycles/pixel"), ("-0.25", "ok")):
+        cell.locator(".cm-content").click()
+        page.keyboard.press("Control+a")
+        page.keyboard.type(f'teach.check("peak-frequency", {answer})')
+        page.keyboard.press("Control+Enter")
+        playwright.expect(verdict).to_contain_text(said)
+        if said != "ok":
+            page.keyboard.press("Escape")
+            tour_between(page, task, cell, "exercise")
 
 
 # ---- the app -----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of `fpkit app`, with the token that it prints."""
-    port = free_port()
-    log = tmp_path_factory.mktemp("app") / "log"
-    command = [sys.executable, "-m", "fpkit", "app", "--no-browser", f"--port={port}"]
-    with served(command, f"http://127.0.0.1:{port}/", log):
-        deadline = time.monotonic() + 30
-        while "token=" not in log.read_text() and time.monotonic() < deadline:
-            time.sleep(0.2)
-        yield next(line for line in log.read_text().splitlines() if "token=" in line)
+def app() -> Iterator[str]:
+    """Address of `fpkit app`, with the token that it prints; Ctrl-C must end it."""
+    command = [sys.executable, "-m", "fpkit", "app", "--no-browser", f"--port={free_port()}"]
+    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, text=True, **quiet) as server:
+        try:
+            assert server.stdout is not None
+            yield server.stdout.readline().strip()
+            server.send_signal(signal.SIGINT)
+            assert server.wait(60) == 0
+        finally:
+            server.kill()
 
 
 @pytest.fixture(scope="module")
@@ -291,6 +341,21 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     Image.new("RGB", (40, 40)).save(files["small"])
     files["damaged"].write_bytes(files["deconv0"].read_bytes()[:2000])
     return files
+
+
+def answer_to(url: str, **headers: str) -> int:
+    """Status of a request; 403 too if it ends at the log-in page."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers)) as answer:
+            return 403 if "/login" in answer.url else answer.status
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+def test_the_app_answers_only_to_those_with_the_token(app: str) -> None:
+    assert answer_to(app.split("?")[0]) == 403
+    assert answer_to(app, Host="example.org") == 403
 
 
 def upload(page: "playwright.Page", button: str, files: list[Path]) -> None:
@@ -342,4 +407,4 @@ def test_synthesis_in_the_app_can_be_cancelled(app: str, page: "playwright.Page"
     explorer.get_by_role("button", name="Make model").click()
     playwright.expect(status).to_contain_text("residual", timeout=60_000)
     assert page.locator("[role=alert]").count() == 0
-    tour(explorer, "synthesis_explorer")
+    explorer.screenshot(path=ARTIFACTS / "synthesis_explorer_app.png")

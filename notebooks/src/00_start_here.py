@@ -163,7 +163,8 @@ teach.show(explorer.static())
 # %% [markdown]
 # **What you see.** *nearest* (#1) draws bright bars along the axes; *bilinear* (#2) is smooth and
 # hides nearly all copies; *deconv* (#3), whose kernel is learnt, leaves a lattice of peaks.
-# Nobody chose the lattice: it follows from the stride.
+# Nobody chose the lattice: it follows from the stride. The second row shows, for each of them, the
+# real generator whose measured pattern is most alike; alike is not akin.
 #
 # **Try.** Change only the seed: details move, the kind of pattern stays. Then change the
 # activation, or put it *before* the convolution (`order`: `pre`).

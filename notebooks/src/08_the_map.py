@@ -34,8 +34,7 @@ teach.runtime_badge("08_the_map")
 # | neighbours | of an image: those whose embeddings have the highest score with its own |
 # | island | a clump of points on a map with empty space around it |
 # | seed | the number that fixes all random draws |
-
-# %% [markdown]
+#
 # ## 1. Ten networks that the extractor never saw
 #
 # The extractor learnt from networks of many architectures, and some were kept out of its training.
@@ -80,8 +79,7 @@ print(f"nearest 15 neighbours from the same network: {own.share:.0%} (by chance 
 # **What you see.** Ten islands, and hardly an image on a wrong one. The number below the map says
 # the same without any map: it looks at the 128 numbers of every embedding. Get into the habit of
 # asking for such a number. A map is a hint; this is the evidence.
-
-# %% [markdown]
+#
 # ## 2. What UMAP looks at
 #
 # UMAP first joins every point $i$ to its nearest neighbours $j$. The nearest one, at distance
@@ -119,14 +117,14 @@ print(f"weight between different networks: {graph[foreign].sum() / graph.sum():.
 # networks carry about one per cent of the weight. This is everything that the layout knows. About
 # two networks that are not joined it knows *nothing*: whether they are near relatives or as
 # different as can be, they repel each other in the same way.
-
-# %% [markdown]
+#
 # ## 3. An honest number for a map
 #
 # A map that is good at one thing should be judged by that thing: what share of the $k$ nearest
 # neighbours of a point are still among its $k$ nearest on the map? First we need to know what no
 # skill at all would give.
-#
+
+# %% [markdown]
 # ### Exercise 1: predict what chance gives (3 minutes, easy)
 #
 # Write `chance(n, k)`: the share of the `k` nearest neighbours that a map of `n` points keeps on
@@ -239,8 +237,7 @@ print(f"PCA shows {linear.share.sum():.0%} of the variance")
 # chance one in twenty. *Trustworthiness* is the measure that most papers print: it asks only how
 # far away the *false* neighbours of the map truly are, so it lies near 1 for both maps, and a map
 # without any skill gets 0.5. Always read it with that 0.5 in mind.
-
-# %% [markdown]
+#
 # ## 4. The first lie: distances between islands
 #
 # On the map some islands are close and some are far apart. Does that mean that their networks are
@@ -278,8 +275,7 @@ for name, coordinates in candidates.items():
 # you say nothing, saves some of the arrangement, and how much depends on the seed. The plain PCA,
 # which loses at neighbours, wins here with more than 0.9. If your question is about distances
 # between groups, ask the linear map, or better the distances themselves.
-
-# %% [markdown]
+#
 # ## 5. The second lie: the size of an island
 #
 # Three clouds in 20 dimensions, 100 points each: a narrow one, one 5 times as wide, and one 25
@@ -315,8 +311,7 @@ for name, points in {"true": clouds, "PCA": maps["PCA"], "UMAP": flat}.items():
 # **What you see.** In truth and under PCA the widest cloud is more than 20 times as large as
 # the narrowest; under UMAP all three have the same size. So a small island is *not* a network that
 # paints consistently, and a large one is not a network of many styles.
-
-# %% [markdown]
+#
 # ## 6. The third lie: islands out of nothing
 #
 # 300 points drawn from *one* Gaussian in 3 dimensions. There are no groups in it.
@@ -347,8 +342,7 @@ for name, coordinates in maps.items():
 # Look at the share of neighbours kept as well: it does *not* warn you. A map of noise may keep half
 # of them or more, because points of low dimension are easy to lay out. What warns you is that the
 # islands dissolve when `n_neighbors` grows. Those of section 1 don't: try it in section 8.
-
-# %% [markdown]
+#
 # ## 7. The fourth lie: colours
 #
 # Now colour the map of section 1 by properties of the networks. Is the activation in the
@@ -387,7 +381,8 @@ for axis, values in labels.items():
 # has their names) and 99 to 100% for everything, the coin included. Such a map proves nothing about
 # upsampling: it repeats that images of one network lie together. The fair question leaves the own
 # network out: does the nearest image *of another network* share the label?
-#
+
+# %% [markdown]
 # ### Exercise 3: find the nearest stranger (10 minutes, medium)
 #
 # Write `nearest_stranger(scores, models)`: for each image the **index** of the image with the
@@ -450,8 +445,7 @@ for axis, values in labels.items():
 # told from luck; neither can the coin. And normalisation does *worse* than luck, 0%: among these
 # ten, networks that resemble each other happen to differ in it. Ten networks are few, and "not
 # shown" is not "not there".
-
-# %% [markdown]
+#
 # ## 8. A map to look into
 #
 # Hover over a point, or type its number: you see the image, its spectrum, and its *true* neighbours
@@ -482,8 +476,7 @@ teach.show(viewer.static())
 # 3: pieces break off some of them, and these pieces mean nothing. Then go back to 15, change
 # *start* to random and step through the seeds: which islands that looked like neighbours part?
 # Choose the method PCA and find two networks that it cannot separate and UMAP can.
-
-# %% [markdown]
+#
 # ## What can go wrong
 #
 # - **Choosing the prettiest map.** With a seed, `n_neighbors` and `min_dist` there are hundreds of
