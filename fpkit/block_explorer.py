@@ -359,7 +359,7 @@ def _stretched(image: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _figure(name: str, image: NDArray[np.float64]) -> str:
     pixels = np.rint(_stretched(image) * 255).astype(np.uint8).transpose(1, 2, 0)
-    png = base64.b64encode(png_bytes(Image.fromarray(pixels))).decode()
+    png = base64.b64encode(png_bytes(Image.fromarray(pixels), quick=True)).decode()
     return (
         '<figure style="margin: 8px 12px 0 0"><img width="216" height="216" '
         f'style="image-rendering: pixelated" alt="{name} of the block" '

@@ -298,12 +298,15 @@ def stack(images: Sequence[Image.Image], *, gap: int = 6) -> Image.Image:
     return sheet
 
 
-def png_bytes(image: Image.Image, *, colours: int | None = None) -> bytes:
-    """PNG file content; with `colours` (2 to 256) the picture gets a palette and shrinks."""
+def png_bytes(image: Image.Image, *, colours: int | None = None, quick: bool = False) -> bytes:
+    """PNG file content; with `colours` (2 to 256) the picture gets a palette and shrinks.
+
+    `quick` takes a fifth of the time and somewhat more bytes: for pictures that change live.
+    """
     if colours is not None:
         image = image.quantize(colours, kmeans=3, dither=Image.Dither.NONE)
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
+    image.save(buffer, format="PNG", optimize=not quick, compress_level=1 if quick else 9)
     return buffer.getvalue()
 
 

@@ -40,8 +40,8 @@ MODELS = {
 }
 # lessons whose first widget the tour shows
 TOUR = {
-    "01_what_is_a_fingerprint": "fingerprint_browser",
-    "02_why_upsampling_leaves_marks": "block_explorer",
+    "09_real_generators": "fingerprint_browser",
+    "03_every_block_leaves_a_trace": "block_explorer",
     "04_build_synthetic_models": "synthesis_explorer",
     "06_train_an_extractor": "training_monitor",
     "08_the_map": "embedding_map",
@@ -62,6 +62,7 @@ KERNEL_READY = """async () => {
     await session.ready;
     await session.session.kernel.info;
 }"""
+END_KERNELS = "() => window.jupyterapp?.serviceManager.sessions.shutdownAll()"
 # every code cell has its number, or one failed and the rest did not run
 ALL_CELLS_RAN = f"""() => document.querySelector('{ERROR}')
     || [...document.querySelectorAll('.jp-Notebook .jp-CodeCell')].every(
@@ -155,12 +156,13 @@ def page() -> Iterator["playwright.Page"]:
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
         page.set_default_timeout(60_000)
         yield page
+        page.evaluate(END_KERNELS)
         browser.close()
 
 
 def run_all(page: "playwright.Page", url: str) -> None:
     """Open a notebook, run all its cells from nothing, and wait until the last one is done."""
-    page.goto(url)
+    page.goto(f"{url}?reset")  # not with the notebooks that were open before
     page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
     page.get_by_text("Python 3", exact=False).first.wait_for()
     page.evaluate(KERNEL_READY)
@@ -191,22 +193,25 @@ def assert_no_error(page: "playwright.Page") -> None:
 
 
 def move_every_slider(page: "playwright.Page") -> int:
-    """To its upper end, to its lower one and back, by keyboard; the number of sliders."""
+    """To its lower and its upper end, by keyboard, unless it is disabled; how many moved."""
+    moved = 0
     sliders = page.locator(".jp-OutputArea [role=slider]:visible")
-    count = sliders.count()
-    for i in range(count):
+    for i in range(sliders.count()):
         slider = sliders.nth(i)
+        if slider.evaluate("slider => slider.closest('[disabled]') !== null"):
+            continue
         before = slider.get_attribute("aria-valuenow")
         slider.focus()
         seen = set()
-        for key in ("End", "Home"):
+        for key in ("Home", "End"):
             slider.press(key)
             page.wait_for_timeout(100)
             idle(page)
             seen.add(slider.get_attribute("aria-valuenow"))
         assert len(seen) == 2, f"slider {i} stays at {before}"
         assert_no_error(page)
-    return count
+        moved += 1
+    return moved
 
 
 def screenshot_of_everything(page: "playwright.Page", file: Path) -> None:
@@ -230,8 +235,12 @@ def tour_between(
 
 
 def tour(shown: "playwright.Locator", name: str) -> None:
-    """A screenshot of one thing."""
+    """A screenshot of one thing, in a window that is higher than it."""
+    page = shown.page
+    page.set_viewport_size({"width": 1400, "height": int(shown.bounding_box()["height"]) + 400})
+    page.wait_for_timeout(1000)
     keep(shown.screenshot(), name)
+    page.set_viewport_size({"width": 1400, "height": 1000})
 
 
 def keep(png: bytes, name: str) -> None:
@@ -259,7 +268,7 @@ def test_lesson_runs_and_its_sliders_move(lesson: str, light: str, page: "playwr
     run_all(page, f"{light}/{lesson}.ipynb")
     assert_no_error(page)
     if lesson in TOUR:
-        tour(page.locator(".jp-OutputArea-child > .widget-vbox").first, TOUR[lesson])
+        tour(page.locator(".jp-OutputArea .widget-vbox").first, TOUR[lesson])
     move_every_slider(page)
     screenshot_of_everything(page, ARTIFACTS / f"{lesson}.png")
 
@@ -288,6 +297,20 @@ def test_explorer_trains_on_click_in_the_dark_theme(dark: str, page: "playwright
     assert_no_error(page)
     explorer.screenshot(path=ARTIFACTS / "synthesis_explorer_dark.png")
     screenshot_of_everything(page, ARTIFACTS / "00_start_here_dark.png")
+
+
+def test_every_slider_of_a_block_moves(light: str, page: "playwright.Page") -> None:
+    run_all(page, f"{light}/02_why_upsampling_leaves_marks.ipynb")
+    explorer = widget_with(page, "roughness")
+    explorer.get_by_label("upsampling", exact=True).select_option(label="deconv")
+    explorer.get_by_label("activation", exact=True).select_option(label="tanh")
+    roughness = explorer.locator("[role=slider]").nth(3)
+    roughness.press("End")  # the seed has a use
+    idle(page)
+    page.wait_for_timeout(1000)
+    before = pixels(explorer)
+    assert move_every_slider(page) == explorer.locator("[role=slider]").count() == 8
+    assert pixels(explorer) != before
 
 
 def test_an_exercise_says_what_is_wrong(light: str, page: "playwright.Page") -> None:

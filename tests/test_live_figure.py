@@ -1,5 +1,7 @@
 """Figures that lose no update: what the browser gets when it opens them late."""
 
+import time
+
 import plotly.graph_objects as go
 import pytest
 
@@ -44,9 +46,23 @@ def test_every_kind_of_change_is_there(figure: LiveFigure):
     assert in_the_browser(figure) == ([[3, 4]], "newer")
 
 
-def test_once_drawn_only_changes_are_sent(figure: LiveFigure):
-    figure.set_state({"_js2py_layoutDelta": {"layout_edit_id": 0, "layout_delta": {}}})
-    before = in_the_browser(figure)
+def test_a_page_opened_late_gets_the_present_state_and_others_only_changes(
+    figure: LiveFigure, monkeypatch: pytest.MonkeyPatch
+):
+    now = time.monotonic()
+    monkeypatch.setattr("fpkit.live_figure.time.monotonic", lambda: now + 3600)
     change(figure)
-    assert in_the_browser(figure) == before
-    assert list(figure.data[0].y) == [5, 6]
+    sent = figure.get_state("_widget_data")["_widget_data"]
+    assert [trace["y"] for trace in sent] == [[1, 2], [3, 4]]  # nothing was sent twice
+    assert in_the_browser(figure) == ([[5, 6], [3, 4]], "new")
+    figure.data[1].y = [8, 8]  # the page may still be loading
+    sent = figure.get_state("_widget_data")["_widget_data"]
+    assert [trace["y"] for trace in sent] == [[5, 6], [8, 8]]
+
+
+def test_nothing_is_sent_twice_to_a_page_that_answers(figure: LiveFigure):
+    answer = {"layout_edit_id": 0, "layout_delta": {}}
+    figure.set_state({"_js2py_layoutDelta": answer})
+    change(figure)
+    sent = figure.get_state("_widget_data")["_widget_data"]
+    assert [trace["y"] for trace in sent] == [[1, 2], [3, 4]]
