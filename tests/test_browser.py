@@ -41,7 +41,7 @@ MODELS = {
 # lessons whose first widget the tour shows
 TOUR = {
     "09_real_generators": "fingerprint_browser",
-    "03_every_block_leaves_a_trace": "block_explorer",
+    "02_why_upsampling_leaves_marks": "block_explorer",
     "04_build_synthetic_models": "synthesis_explorer",
     "06_train_an_extractor": "training_monitor",
     "08_the_map": "embedding_map",
@@ -322,7 +322,7 @@ def test_an_exercise_says_what_is_wrong(light: str, page: "playwright.Page") -> 
     for answer, said in (("32", "not yet: 32 is beyond 0.5 cycles/pixel"), ("-0.25", "ok")):
         cell.locator(".cm-content").click()
         page.keyboard.press("Control+a")
-        page.keyboard.type(f'teach.check("peak-frequency", {answer})')
+        page.keyboard.type(f'peak = {answer}\n\nteach.check("peak-frequency", peak)')
         page.keyboard.press("Control+Enter")
         playwright.expect(verdict).to_contain_text(said)
         if said != "ok":
@@ -409,11 +409,12 @@ def test_desk_names_the_model_of_an_uploaded_image(
     for upsample in MODELS:
         row = rows.filter(has_text=f"{upsample}3.png").first
         playwright.expect(row.locator("td, th").nth(1)).to_contain_text(upsample)
+    page.locator(".hm image").first.wait_for(state="attached")
+    tour(page.locator(".widget-tab"), "attribution_desk")
     page.get_by_label("against", exact=True).select_option(label="bilinear3.png")
     playwright.expect(verdict).to_contain_text("bilinear3.png")
     page.wait_for_timeout(1500)
     assert page.locator("[role=alert]").count() == 0
-    tour(page.locator("body"), "attribution_desk")
 
 
 def test_synthesis_in_the_app_can_be_cancelled(app: str, page: "playwright.Page") -> None:

@@ -143,6 +143,11 @@ for n in sizes:
     found.append(np.mean(draws))
     print(f"n = {n:4d}   distance {found[-1]:6.2f}   2208 / n = {2208 / n:6.2f}")
 
+# %%
+over = 1 / np.array(sizes)
+biased = {"measured": (over, found), "2208 / n": (over, 2208 * over)}
+teach.show(pictures.line_chart(biased, x_label="1 / n", y_label="distance", size=(560, 260)))
+
 # %% [markdown]
 # **What you see.** About 35 at n = 64, and still 0.5 at n = 4096, of a truth of 0. The last column
 # is a formula for n from d on: a symmetric covariance of d = 64 has $d(d+1)/2 = 2080$ numbers,

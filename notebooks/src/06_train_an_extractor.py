@@ -440,8 +440,8 @@ for name, extractor in shown.items():
 
 # %% [markdown]
 # **What you see.** All lose, and yours loses most: it keeps about half of its right answers, the
-# shipped one about 87%. JPEG throws away fine detail and adds a lattice of its own, and nothing
-# in your training said which of the two to trust.
+# shipped one about 87%. JPEG throws away fine detail and makes steps between its blocks;
+# nothing in your training said what to trust then.
 #
 # ## What can go wrong
 #

@@ -43,7 +43,8 @@ teach.runtime_badge("10_attribute_your_own_folder")
 # of your own, the next cell makes one: ten synthetic models that the extractor never saw in its
 # training. One of them is saved as JPEG, and one file is damaged, as happens in real folders.
 #
-# **Your own images:** give their folder instead of `None` and run everything again (then the
+# **Your own images** (at least five models of one format and size, six images of each): give their
+# folder instead of `None` and run everything again (then the
 # numbers in the text below, which speak of the folder made here, are not yours).
 
 # %%
@@ -99,9 +100,9 @@ print("cannot be read:", damaged)
 #
 # <details><summary>Reveal</summary>
 #
-# More often, and for the wrong reason. JPEG works on blocks of 8 x 8 pixels and leaves a lattice
-# of its own in every spectrum. Among PNG images that lattice names the *file format*; as soon as a
-# second model comes as JPEG, the two are mixed up.
+# More often, and for the wrong reason. JPEG rounds the frequencies of blocks of 8 x 8 pixels, which
+# changes every spectrum in the same way. Among PNG images that change names the *file format*; as
+# soon as a second model comes as JPEG, the two are mixed up.
 # </details>
 
 # %% [markdown]
@@ -163,8 +164,16 @@ pictures_of = {
     model: [image for _, image in fp.read_images(files, on_error=skipped.append)]
     for model, files in paths.items()
 }
+fewest = min(map(len, pictures_of.values()), default=0)
+if len(common) < 5 or fewest < 6:
+    found = f"{len(common)} models, the smallest with {fewest} images"
+    raise ValueError(f"got {found}: take 5 models of one format and size, 6 images of each")
 print(f"{len(common)} models, {sum(map(len, pictures_of.values()))} images")
 print("skipped:", [str(error).split("/")[-1] for error in skipped])
+
+# %%
+first = [pictures_of[model][0][:, :128, :128] for model in common[:8]]
+teach.show(pictures.montage({"": first}, columns=[m[:11] for m in common[:8]], cell_size=96))
 
 # %% [markdown]
 # ## 2. Is it the model, or the subject?
