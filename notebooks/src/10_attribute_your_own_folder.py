@@ -48,7 +48,7 @@ teach.runtime_badge("10_attribute_your_own_folder")
 # numbers in the text below, which speak of the folder made here, are not yours).
 
 # %%
-my_folder = None  # for example "/home/me/generators"
+my_folder = None  # for example "../my_generators"
 
 zoo, extractor = fp.Zoo.load(), fp.load_extractor()
 held_out = set(extractor.card["held_out_architectures"])
