@@ -27,7 +27,6 @@ from pathlib import Path
 import nbformat
 import numpy as np
 from playwright.sync_api import Locator, Page, sync_playwright
-from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 TARGETS = {"median_ms": 150, "p95_ms": 300}
 SLIDERS = ("sharpness", "roughness", "overlap", "strength", "offset", "closed form")
@@ -35,6 +34,13 @@ CELL = """from fpkit import widgets
 widgets.BlockExplorer(upsampling="deconv", activation="relu", sharpness=-0.5, roughness=0.2,
                       overlap=0.2, degree=1)"""
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+# before the kernel has said what it is, "run all" may do nothing
+RUN_ALL = """async () => {
+    const session = window.jupyterapp.shell.currentWidget.sessionContext;
+    await session.ready;
+    await session.session.kernel.info;
+    await window.jupyterapp.commands.execute('notebook:run-all-cells');
+}"""
 # Pages tell nobody when they painted: the task after the next frame's callbacks comes after it.
 # Only the plots are watched: the slider moves its handle at once.
 CLOCK = """() => {
@@ -107,19 +113,10 @@ def open_widget(page: Page, url: str) -> Locator:
     """Run the notebook's cell and wait until its plots are there and quiet."""
     page.set_default_timeout(120_000)
     page.goto(url)
-    page.get_by_text("Python 3", exact=False).first.wait_for()
     page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
-    page.locator('[data-status="idle"]').first.wait_for()
     plots = page.locator(".jp-OutputArea .js-plotly-plot .hm image")
-    for left in (2, 1, 0):  # a menu opened while JupyterLab still starts may do nothing
-        page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-        try:
-            plots.nth(2).wait_for(state="attached", timeout=60_000)
-            break
-        except PlaywrightTimeout:
-            if not left:
-                raise
+    page.evaluate(RUN_ALL)
+    plots.nth(2).wait_for(state="attached")
     page.wait_for_timeout(2000)
     page.evaluate(CLOCK)
     return page.locator(".jp-OutputArea .widget-vbox").first
@@ -138,6 +135,7 @@ def jupyterlab(home: Path) -> Iterator[str]:
     command = [
         sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1",
         f"--port={port}", "--IdentityProvider.token=", f"--ServerApp.root_dir={home}/served",
+        "--LabApp.expose_app_in_browser=True",
     ]  # fmt: skip
     folders = {
         f"JUPYTER{name}_DIR": str(home / name)

@@ -28,6 +28,7 @@ from fpkit.desk_data import (
 from fpkit.desk_figures import answer_picture, answer_table, comparison_picture
 from fpkit.embedder import Embedder
 from fpkit.extractor import load_extractor
+from fpkit.fidelity import MARGIN
 from fpkit.gallery import Gallery, verify
 from fpkit.images import ImageReadError, list_models, quantise
 from fpkit.panel import Panel
@@ -66,7 +67,8 @@ class AttributionDesk(Panel):
     identify_range, verify_range : (refuse, accept) in [0, 1] (traits)
         Scores below the first are refused, from the second on accepted, in between unsure: for an
         image against the enrolled models, and for two images. See :mod:`fpkit.verdicts`: both
-        come from synthetic models, and on real generators false accepts are more frequent.
+        come from synthetic models. On real generators more pairs are falsely accepted, and more
+        images of enrolled models refused.
     shown : str (trait)
         The image to look at closely.
     against : str (trait)
@@ -254,9 +256,9 @@ class AttributionDesk(Panel):
         made: dict[str, Tensor] = {}
         for letter, model in zip(EXAMPLE, unseen or zoo.model_ids, strict=False):
             self.checkpoint()
-            scenes = procedural_images(6, 192, seed=ord(letter))
+            scenes = procedural_images(6, 160 + 2 * MARGIN, seed=ord(letter))
             name = f"{letter} ({ArchSpec.parse(model.split('/')[0]).upsample})"
-            made[name] = quantise(zoo.apply(model, scenes)[..., 16:-16, 16:-16])
+            made[name] = quantise(zoo.apply(model, scenes)[..., MARGIN:-MARGIN, MARGIN:-MARGIN])
         *enrolled, stranger = made
         self._enrol({name: from_images(made[name][:4], name=name) for name in enrolled})
         self._ask([s for name, images in made.items() for s in from_images(images[4:], name=name)])

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from fpkit.desk_data import Answer
 from fpkit.desk_figures import correlation_figure, score_table
 from fpkit.live_figure import LiveFigure
+from fpkit.panel import row
 from fpkit.verdicts import Thresholds
 
 FORMATS = ".png,.jpg,.jpeg,.webp"
@@ -50,18 +51,18 @@ class DeskControls:
         bar, message, look = rest
         return [
             _heading("Models you know"),
-            _row(self.enrol_path, self.enrol_button, self.example),
-            _row(self.name, self.enrol_upload, self.choice, self.forget),
+            row(self.enrol_path, self.enrol_button, self.example),
+            row(self.name, self.enrol_upload, self.choice, self.forget),
             self.enrolled,
             _heading("Images to ask about (PNG, JPEG, WebP; 128 pixels or more)"),
-            _row(self.ask_upload, self.ask_path, self.ask_button, self.clear),
-            _row(bar, self.cancel),
+            row(self.ask_upload, self.ask_path, self.ask_button, self.clear),
+            row(bar, self.cancel),
             message,
             self.table,
-            _row(self.shown, self.against),
+            row(self.shown, self.against),
             look,
             _heading("When is it a match?"),
-            _row(self.identify_range, self.verify_range),
+            row(self.identify_range, self.verify_range),
             ipywidgets.HTML(_paragraph(ORIGIN)),
         ]
 
@@ -85,7 +86,7 @@ class CloserLook:
         self.verdict, self.scores, self.reason = (ipywidgets.HTML() for _ in range(3))
         self.figure: LiveFigure | None = None
         self._right = ipywidgets.Box()
-        self.box = ipywidgets.VBox([self.verdict, _row(self.scores, self._right), self.reason])
+        self.box = ipywidgets.VBox([self.verdict, row(self.scores, self._right), self.reason])
 
     def say(self, text: str) -> None:
         """Show the verdict."""
@@ -132,12 +133,6 @@ def _heading(text: str) -> ipywidgets.HTML:
 
 def _paragraph(text: str) -> str:
     return f'<div style="line-height: 1.4; max-width: 960px">{text}</div>'
-
-
-def _row(*children: ipywidgets.Widget) -> ipywidgets.Box:
-    return ipywidgets.Box(
-        children, layout=ipywidgets.Layout(flex_flow="row wrap", align_items="center")
-    )
 
 
 def _text(description: str, placeholder: str, *, width: str = "480px") -> ipywidgets.Text:

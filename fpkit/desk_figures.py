@@ -54,14 +54,10 @@ def correlation_figure(contributions: ArrayLike) -> go.Figure:
     more and the other less; the colours end at 3 and -3 standard scores. Right its mean over
     rings of equal frequency.
     """
-    # lists with gaps would be sent as text: what is left out becomes 0, grey
+    # a NaN is no JSON, and Jupyter warns: what is left out becomes 0, grey
     values = np.nan_to_num(np.asarray(contributions, dtype=np.float32))
     figure = spectrum_heatmap(values, unit="", limits=(-3, 3), size=320)
-    # a NaN is no JSON, and Jupyter warns; None leaves the same gap
-    gaps = np.where(np.isnan(values), None, values)
-    figure.data[0].update(
-        z=gaps, colorscale="Cividis", colorbar={"title": {"text": "agree"}, "x": 0.46}
-    )
+    figure.data[0].update(colorscale="Cividis", colorbar={"title": {"text": "agree"}, "x": 0.46})
     frequency, mean = by_ring(contributions)
     figure.add_scatter(
         x=frequency.astype(np.float32),

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from fpkit.spectrum import to_db
+from fpkit.spectrum import ring_numbers, to_db
 
 FloatArray = NDArray[np.float64]
 REACH = 5  # bins around a peak whose median is its background; a Hann window blurs a peak by 1
@@ -35,11 +35,8 @@ def ring_peaks(spectrum_db: ArrayLike) -> tuple[FloatArray, FloatArray]:
         (b,) in the unit of the spectrum.
     """
     values = _plane(spectrum_db)
-    height, width = values.shape
-    side = min(height, width)
-    rows = (np.arange(height) - height // 2)[:, None] / height
-    columns = (np.arange(width) - width // 2)[None] / width
-    ring = np.rint(np.hypot(rows, columns) * side).astype(int)
+    side = min(values.shape)
+    ring = ring_numbers(*values.shape)
     peaks = np.full(ring.max() + 1, -np.inf)
     np.maximum.at(peaks, ring.ravel(), values.ravel())
     bins = side // 2 + 1

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from fpkit.fidelity import FLOOR, ring_profile
 from fpkit.manifest import PHOTO
 from fpkit.realworld import RealFingerprint, real_fingerprints
-from fpkit.spectrum import to_db
+from fpkit.spectrum import ring_numbers, to_db
 
 FloatArray = NDArray[np.float64]
 Nearness = Literal["pattern", "profile"]
@@ -64,10 +64,7 @@ def spectral_pattern(power: ArrayLike) -> FloatArray:
         (h, w) dB, mean 0 over every ring, corners included.
     """
     decibels = to_db(np.asarray(power, dtype=np.float64) + FLOOR)
-    height, width = decibels.shape
-    rows, columns = (np.arange(n) - n // 2 for n in (height, width))
-    radius = np.hypot(rows[:, None] / height, columns / width) * min(height, width)
-    ring = np.rint(radius).astype(int).ravel()
+    ring = ring_numbers(*decibels.shape).ravel()
     means = np.bincount(ring, weights=decibels.ravel()) / np.maximum(np.bincount(ring), 1)
     return decibels - means[ring].reshape(decibels.shape)
 
@@ -82,8 +79,8 @@ def profile_shape(power: ArrayLike) -> FloatArray:
 def published_as_png() -> tuple[RealFingerprint, ...]:
     """The measured models that come with fpkit and publish PNG; photographs are left out.
 
-    JPEG draws a lattice of its own: models published so are no neighbours of anything that
-    was not compressed.
+    JPEG changes every spectrum in the same way: models published so are no neighbours of
+    anything that was not compressed.
     """
     return tuple(f for f in real_fingerprints() if f.family != PHOTO and f.format == "png")
 

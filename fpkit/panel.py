@@ -146,3 +146,10 @@ class Panel(ipywidgets.VBox):
             f'<div role="{role}" style="line-height: 1.4; {colour}">'
             f"{html.escape(self.status)}</div>"
         )
+
+
+def row(*children: ipywidgets.Widget) -> ipywidgets.Box:
+    """Children side by side, on further lines where the page is too narrow."""
+    return ipywidgets.Box(
+        children, layout=ipywidgets.Layout(flex_flow="row wrap", align_items="center")
+    )

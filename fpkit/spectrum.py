@@ -151,16 +151,21 @@ def radial_profile(
     power = np.asarray(power, dtype=np.float64)
     height, width = power.shape[-2:]
     side = min(height, width)
-    frequencies = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :])
-    if centred:
-        frequencies = np.fft.fftshift(frequencies)
     bins = side // 2 + 1
-    ring = np.rint(frequencies * side).astype(int).ravel()
+    ring = ring_numbers(height, width, centred=centred).ravel()
     kept = ring < bins
     planes = power.reshape(-1, height * width)[:, kept]
     sums = np.stack([np.bincount(ring[kept], weights=p, minlength=bins) for p in planes])
     profile = sums / np.bincount(ring[kept], minlength=bins)
     return np.arange(bins) / side, profile.reshape(*power.shape[:-2], bins)
+
+
+def ring_numbers(height: int, width: int, *, centred: bool = True) -> NDArray[np.intp]:
+    """(height, width) number of the ring, ``1 / min(height, width)`` wide, of each frequency."""
+    frequencies = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :])
+    if centred:
+        frequencies = np.fft.fftshift(frequencies)
+    return np.rint(frequencies * min(height, width)).astype(np.intp)
 
 
 def autocorrelation(power: ArrayLike, *, centred: bool = True) -> NDArray[np.float64]:

@@ -18,6 +18,7 @@ from fpkit.live_figure import LiveFigure
 from fpkit.made_model import MadeModel, interior_power
 from fpkit.model_maker import ModelMaker
 from fpkit.nearest import Nearness, nearest_real, published_as_png
+from fpkit.panel import row
 from fpkit.pictures import robust_limits
 from fpkit.plots import radial_profiles, score_bars, spectrum_heatmap
 from fpkit.realworld import RealFingerprint
@@ -212,13 +213,13 @@ class SynthesisExplorer(ModelMaker):
         )
         self._real_map = LiveFigure(spectrum_heatmap(real, title=self.real, size=340))
         self._strip = ipywidgets.Box(layout=Layout(flex_flow="row wrap"))
-        settings = _row(*self._axes.values(), self._seed, self._steps, self._extended)
-        actions = _row(self._make, self._cancel, self.bar, self._auto, self._view)
+        settings = row(*self._axes.values(), self._seed, self._steps, self._extended)
+        actions = row(self._make, self._cancel, self.bar, self._auto, self._view)
         self._views = [
-            _row(self._heatmap, self._profiles),
+            row(self._heatmap, self._profiles),
             self._strip,
-            _row(self._nearness, self._real),
-            _row(self._bars, self._real_map),
+            row(self._nearness, self._real),
+            row(self._bars, self._real_map),
         ]
         self.children = [settings, actions, self.message]  # the views come with the first model
 
@@ -307,7 +308,3 @@ def _reach(slider: ipywidgets.IntSlider, value: int) -> None:
 
 def _checkbox(label: str, *, width: int) -> ipywidgets.Checkbox:
     return ipywidgets.Checkbox(description=label, indent=False, layout=Layout(width=f"{width}px"))
-
-
-def _row(*children: ipywidgets.Widget) -> ipywidgets.Box:
-    return ipywidgets.Box(children, layout=Layout(flex_flow="row wrap", align_items="center"))
