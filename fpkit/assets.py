@@ -6,13 +6,16 @@ In a checkout the data is ``data/`` beside the package; in an installed wheel it
 
 from __future__ import annotations
 
+import errno
 import os
-import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from safetensors.torch import save
 from torch import Tensor
+
+from fpkit.temporaries import sweep_once, temporary_beside
 
 _PARTS = ("extractor", "zoo", "denoiser", "encoder", "realworld", "swap")
 
@@ -90,22 +93,65 @@ def write_bytes_atomic(path: str | Path, content: bytes) -> None:
     content
         All of the new content.
 
+    Raises
+    ------
+    OSError
+        If that is not possible (PermissionError: not allowed, also where the old file is
+        write-protected); it names `path` and says what to do. The old content is untouched.
+
     Notes
     -----
-    A temporary file in the same folder is written, flushed to disk and renamed over `path`.
+    A temporary file in the same folder is written, flushed to disk and renamed over `path`; those
+    of killed writers are removed, see :mod:`fpkit.temporaries`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    sweep_once(path.parent)
+    temporary = temporary_beside(path)
     try:
+        if path.exists() and not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        _flush_folder(path.parent)
+    except OSError as error:
+        _forget(temporary)
+        raise _explained(error, path) from error
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        _forget(temporary)
         raise
+
+
+def _forget(temporary: Path) -> None:
+    with suppress(OSError):  # what went wrong before matters more
+        temporary.unlink()
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make the new name of a file survive a power failure, where the system can do that."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def _explained(error: OSError, path: Path) -> OSError:
+    """The same error about `path`, not its temporary, with what to do."""
+    reason = error.strerror or str(error)
+    if error.errno in _FULL:
+        reason += ", not written, what was there before is untouched: free some space and try again"
+    elif error.errno in _FORBIDDEN:
+        reason += ", not written: take another place, or change its permissions"
+    return OSError(error.errno, reason, str(path))
 
 
 def write_text_atomic(path: str | Path, text: str) -> None:

@@ -35,6 +35,10 @@ OUTER |= {
 # Left to right: a module never needs one to its right, not even through others.
 CHAINS = [
     "assets images spectrum extractor training",
+    "temporaries assets",
+    "locks gallery",
+    "locks zoo zoo_build",
+    "locks training",
     "arch blocks synthesis zoo synthesizer stream training",
     "upsampling blocks",
     "arch blocks synthesis zoo zoo_plan zoo_build",
