@@ -7,15 +7,14 @@ In a checkout the data is ``data/`` beside the package; in an installed wheel it
 from __future__ import annotations
 
 import errno
-import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from safetensors.torch import save
 from torch import Tensor
 
+from fpkit.artefacts import encode_tensors
 from fpkit.temporaries import sweep_once, temporary_beside
 
 _PARTS = ("extractor", "zoo", "denoiser", "encoder", "realworld", "swap")
@@ -172,22 +171,12 @@ def save_safetensors_atomic(
     tensors
         Name to tensor, of any shape, type and device; copied to contiguous CPU tensors.
     metadata
-        Strings to keep in the header, in alphabetical order there.
+        Strings to keep in the header, in alphabetical order there, beside a checksum which
+        :func:`fpkit.artefacts.open_tensors` compares.
 
     Notes
     -----
     Equal content makes equal files, byte for byte.
     """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    content = save(contiguous, metadata=dict(metadata) if metadata else None)
-    write_bytes_atomic(path, _ordered(content) if metadata else content)
-
-
-def _ordered(content: bytes) -> bytes:
-    """The same safetensors file with its metadata sorted: the library shuffles them every time."""
-    end = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:end])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)  # tensors begin at multiples of 8 bytes
-    return b"".join([len(text).to_bytes(8, "little"), text, memoryview(content)[end:]])
+    write_bytes_atomic(path, encode_tensors(contiguous, metadata or {}))
