@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from fpkit.images import grid_crops
 
 WEIGHTS, CARD = "extractor.safetensors", "extractor.json"
 CROPS_PER_SIDE = 4  # of an image, at most
+Precision = Literal["float32", "bfloat16"]
 
 
 class EmbedderConfig(Protocol):
@@ -94,14 +95,14 @@ class Embedder(nn.Module):
         *,
         grid: int = CROPS_PER_SIDE,
         batch: int = 128,
-        precision: Literal["float32", "bfloat16"] = "float32",
+        precision: Precision = "float32",
     ) -> Tensor:
         """Embeddings of images of any size.
 
         Parameters
         ----------
-        images : Tensor (n, 3, h, w), or a sequence of Tensors (3, h, w), float32 in [0, 1]
-            Sides of at least ``config.crop``.
+        images : Tensor (n, 3, h, w), or a sequence of Tensors (3, h, w), float in [0, 1]
+            Sides of at least ``config.crop``; float64 is rounded to float32.
         grid : int
             Crops along each side at most, see :func:`fpkit.images.grid_crops`.
         batch : int
@@ -119,11 +120,23 @@ class Embedder(nn.Module):
         Raises
         ------
         ValueError
-            If an image is smaller than a crop.
+            If an image is smaller than a crop, or holds NaN or a value outside [0, 1]; or if
+            `batch` or `precision` is none that there is.
+        TypeError
+            If an image is not floating point.
+
+        Notes
+        -----
+        What else is in the call, the order, `batch` and the number of threads change an embedding
+        by rounding only, below 1e-6; the same call on the same machine gives the same bits.
         """
         if self.training:
             raise RuntimeError("the extractor is in training mode: call .eval() before embed")
-        crops = [grid_crops(image, size=self.config.crop, grid=grid) for image in images]
+        if batch < 1:
+            raise ValueError(f"batch must be at least 1, got {batch}")
+        if precision not in get_args(Precision):
+            raise ValueError(f"precision must be one of {get_args(Precision)}, got {precision!r}")
+        crops = [grid_crops(_checked(image), size=self.config.crop, grid=grid) for image in images]
         if not crops:
             return torch.zeros(0, self.dim)
         device = self.cohort.device
@@ -140,3 +153,17 @@ class Embedder(nn.Module):
         metadata = {"kind": self.kind, "config": json.dumps(asdict(self.config))}
         save_safetensors_atomic(folder / WEIGHTS, self.state_dict(), metadata=metadata)
         write_text_atomic(folder / CARD, json.dumps(self.card, indent=1) + "\n")
+
+
+def _checked(image: Tensor) -> Tensor:
+    """The image as float32; an error unless it is floating point in [0, 1]."""
+    if not image.is_floating_point():
+        raise TypeError(
+            f"images must be floating point in [0, 1], got {image.dtype}: divide by 255?"
+        )
+    if image.numel():
+        low, high = (bound.item() for bound in image.aminmax())
+        if not (low >= 0 and high <= 1):  # neither is true of NaN
+            hint = ": divide by 255?" if high > 1.5 else ""
+            raise ValueError(f"images must be in [0, 1], got {low:g} to {high:g}{hint}")
+    return image.float()
