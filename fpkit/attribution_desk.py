@@ -1,7 +1,6 @@
 """A desk for attribution: enrol models, ask who made an image, compare two, see why."""
 
-import html
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,9 +18,9 @@ from fpkit.desk_data import (
     Known,
     Measured,
     Source,
-    from_files,
     from_folder,
     from_images,
+    from_models,
     from_uploads,
     measured,
 )
@@ -30,7 +29,9 @@ from fpkit.embedder import Embedder
 from fpkit.extractor import load_extractor
 from fpkit.fidelity import MARGIN
 from fpkit.gallery import Gallery, verify
-from fpkit.images import ImageReadError, list_models, quantise
+from fpkit.images import ImageReadError, quantise
+from fpkit.jail import Jail
+from fpkit.names import as_html, visible
 from fpkit.panel import Panel
 from fpkit.pictures import stack
 from fpkit.procedural import procedural_images
@@ -61,6 +62,9 @@ class AttributionDesk(Panel):
         Models to begin with; an empty gallery if not given. It is changed in place.
     extractor : Embedder, optional
         The weights that come with fpkit if not given.
+    jail : Jail, optional
+        The only folder that may be read, for a page whose reader has no kernel. Without one, as
+        in a notebook, every path may be given.
 
     Attributes
     ----------
@@ -99,7 +103,13 @@ class AttributionDesk(Panel):
     answers = traitlets.Tuple()
     skipped = traitlets.Tuple()
 
-    def __init__(self, gallery: Gallery | None = None, extractor: Embedder | None = None) -> None:
+    def __init__(
+        self,
+        gallery: Gallery | None = None,
+        extractor: Embedder | None = None,
+        *,
+        jail: Jail | None = None,
+    ) -> None:
         self.extractor = load_extractor() if extractor is None else extractor
         if gallery is None:
             gallery = Gallery(self.extractor.hash, self.extractor.dim)
@@ -117,6 +127,10 @@ class AttributionDesk(Panel):
             models=tuple(gallery.models),
         )
         self.controls, self.look = DeskControls(), CloserLook()
+        self.jail = jail
+        if jail is not None:
+            self.hides_folders = True
+            self.controls.offer_folder(jail.root.name if jail.root else None)
         self._wire()
         self.observe(self._judge, names=["images", "identify_range"])
         self.observe(self._draw, names=["shown", "against", "verify_range"])
@@ -150,7 +164,7 @@ class AttributionDesk(Panel):
 
     def ask_folder(self, folder: str | Path) -> list[Answer]:
         """Put the images of a folder on the desk, or those of the folders in it."""
-        return self.run(lambda: self._ask(from_folder(folder)))
+        return self.run(lambda: self._ask_folder(folder))
 
     def clear(self) -> None:
         """Take all images off the desk; the enrolled models stay."""
@@ -229,7 +243,7 @@ class AttributionDesk(Panel):
             raise ValueError(self.status)
 
     def _enrol_folder(self, folder: str | Path) -> None:
-        self._enrol({model: from_files(paths) for model, paths in list_models(folder).items()})
+        self._enrol(from_models(folder, jail=self.jail))
 
     def _ask(self, sources: Sequence[Source]) -> list[Answer]:
         skipped: list[str] = []
@@ -248,6 +262,9 @@ class AttributionDesk(Panel):
         self._finish(f"{_plural(len(fresh), 'image')} on the desk.", skipped)
         names = {image.name for image in fresh}
         return [answer for answer in self.answers if answer.name in names]
+
+    def _ask_folder(self, folder: str | Path) -> list[Answer]:
+        return self._ask(from_folder(folder, jail=self.jail))
 
     def _make_example(self) -> None:
         zoo = Zoo.load()
@@ -329,10 +346,10 @@ class AttributionDesk(Panel):
     def _wire(self) -> None:
         controls = self.controls
         controls.enrol_button.on_click(
-            lambda _: self._do(lambda: self._enrol_folder(_path(controls.enrol_path)))
+            lambda _: self._do(lambda: self._enrol_folder(self._path(controls.enrol_path)))
         )
         controls.ask_button.on_click(
-            lambda _: self._do(lambda: self._ask(from_folder(_path(controls.ask_path))))
+            lambda _: self._do(lambda: self._ask_folder(self._path(controls.ask_path)))
         )
         controls.example.on_click(lambda _: self._do(self._make_example))
         controls.forget.on_click(lambda _: self.forget(controls.choice.value))
@@ -346,6 +363,14 @@ class AttributionDesk(Panel):
             control = getattr(controls, name)
             control.observe(lambda change, n=name: self._chosen(n, change["new"]), names="value")
         self.children = controls.page(self.bar, self.message, self.look.box)
+
+    def _path(self, text: ipywidgets.Text) -> str | Path:
+        path = text.value.strip()
+        if self.jail is not None:
+            return path
+        if not path:
+            raise ValueError(f"give a folder in the field “{text.description}”")
+        return Path(path).expanduser()
 
     def _do(self, work: Callable[[], object]) -> None:
         """Start `work` for a control; a second click while it lasts does nothing."""
@@ -380,17 +405,17 @@ class AttributionDesk(Panel):
         wanted = getattr(self, trait)
         if wanted not in options:
             wanted = options[0] if options else ""
-        if list(control.options) != options:
-            control.options = options
+        if control.options != _labelled(options):
+            control.options = _labelled(options)
         control.value = wanted or None
         setattr(self, trait, wanted)
 
     def _show_models(self, _: object = None) -> None:
         counts = self.known.gallery.counts
-        self.controls.choice.options = list(counts)
+        self.controls.choice.options = _labelled(counts)
         self.controls.choice.index = 0 if counts else None
         self.controls.forget.disabled = not counts
-        listed = ", ".join(f"{html.escape(name)} ({n})" for name, n in counts.items())
+        listed = ", ".join(f"{as_html(name)} ({n})" for name, n in counts.items())
         note = " One model alone is named for every image." if len(counts) == 1 else ""
         self.controls.enrolled.value = (
             f"{_plural(len(counts), 'model')} enrolled: {listed}.{note}" if counts else
@@ -404,7 +429,7 @@ class AttributionDesk(Panel):
     def _draw(self, _: traitlets.Bunch | None = None) -> None:
         for name in ("shown", "against"):
             control, value = getattr(self.controls, name), getattr(self, name)
-            if value in control.options:
+            if any(value == name for _, name in control.options):
                 control.value = value
         self.controls.table.value = (
             answer_table(self.images, self.answers, self.shown) if self.images else ""
@@ -417,10 +442,9 @@ class AttributionDesk(Panel):
             self.look.show_reason(self._compared(), self.why())
 
 
-def _path(text: ipywidgets.Text) -> Path:
-    if not text.value.strip():
-        raise ValueError(f"give a folder in the field “{text.description}”")
-    return Path(text.value.strip()).expanduser()
+def _labelled(names: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """Options of a dropdown: what it shows, and what it means."""
+    return tuple((visible(name), name) for name in names)
 
 
 def _plural(count: int, noun: str) -> str:

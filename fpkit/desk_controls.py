@@ -1,7 +1,5 @@
 """Controls of the attribution desk and their place on the page; what they do is not here."""
 
-import html
-
 import ipywidgets
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +7,9 @@ from numpy.typing import NDArray
 from fpkit.desk_data import Answer
 from fpkit.desk_figures import correlation_figure, score_table
 from fpkit.live_figure import LiveFigure
+from fpkit.names import as_html
 from fpkit.panel import row
+from fpkit.upload import Upload
 from fpkit.verdicts import Thresholds
 
 FORMATS = ".png,.jpg,.jpeg,.webp"
@@ -32,10 +32,10 @@ class DeskControls:
             "Load an example", "Enrol four synthetic models and ask about images of five"
         )
         self.name = _text("model", "its name, then upload images of it", width="300px")
-        self.enrol_upload = _upload("Upload its images")
+        self.enrol_upload = Upload("Upload its images", accept=FORMATS)
         self.choice = _dropdown("enrolled", width="320px")
         self.forget = _button("Forget", "Take this model out of the gallery", width="90px")
-        self.ask_upload = _upload("Upload images")
+        self.ask_upload = Upload("Upload images", accept=FORMATS)
         self.ask_path = _text("images in", "a folder of images")
         self.ask_button = _button("Ask about folder", "Put its images on the desk")
         self.clear = _button("Clear", "Take all images off the desk", width="90px")
@@ -66,6 +66,14 @@ class DeskControls:
             ipywidgets.HTML(_paragraph(ORIGIN)),
         ]
 
+    def offer_folder(self, name: str | None) -> None:
+        """Folders may be asked for only inside the one of this name; None: not at all."""
+        for field in (self.enrol_path, self.ask_path):
+            field.placeholder = f"{field.placeholder}, inside {name}; empty: {name} itself"
+        if name is None:
+            for control in (self.enrol_path, self.enrol_button, self.ask_path, self.ask_button):
+                control.layout.display = "none"
+
     def set_busy(self, busy: bool) -> None:
         """Work is going on: only Cancel, the choices and the thresholds stay alive."""
         for control in (
@@ -92,7 +100,7 @@ class CloserLook:
         """Show the verdict."""
         self.verdict.value = (
             '<div role="status" aria-label="verdict" style="font-size: 15px; line-height: 1.5; '
-            f'font-weight: bold">{html.escape(text)}</div>'
+            f'font-weight: bold">{as_html(text)}</div>'
         )
 
     def show_scores(self, answer: Answer | None, thresholds: Thresholds) -> None:
@@ -106,9 +114,7 @@ class CloserLook:
             what = (
                 f"no images of {other} were enrolled here" if other else "nothing to compare with"
             )
-            self.reason.value = _paragraph(
-                f"Where spectra agree cannot be shown: {html.escape(what)}."
-            )
+            self.reason.value = _paragraph(f"Where spectra agree cannot be shown: {as_html(what)}.")
             return
         contributions, correlation = found
         fresh = correlation_figure(contributions)
@@ -148,13 +154,6 @@ def _dropdown(description: str, *, width: str = "400px") -> ipywidgets.Dropdown:
 def _button(description: str, tooltip: str, *, width: str = "150px") -> ipywidgets.Button:
     layout = ipywidgets.Layout(width=width)
     return ipywidgets.Button(description=description, tooltip=tooltip, layout=layout)
-
-
-def _upload(description: str) -> ipywidgets.FileUpload:
-    return ipywidgets.FileUpload(
-        accept=FORMATS, multiple=True, description=description, tooltip=description,
-        layout=ipywidgets.Layout(width="170px"),
-    )  # fmt: skip
 
 
 def _range(description: str) -> ipywidgets.FloatRangeSlider:

@@ -4,7 +4,9 @@ No widget and no figure: :class:`fpkit.attribution_desk.AttributionDesk` shows w
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from torch.nn import functional
 from fpkit.embedder import Embedder
 from fpkit.gallery import Gallery
 from fpkit.images import ImageReadError, decode_image, list_images, list_models, read_image
+from fpkit.jail import Jail
+from fpkit.names import visible
 from fpkit.spectral_correlation import log_spectrum, reference_spectrum
 from fpkit.spectrum import average_spectrum
 from fpkit.verdicts import Decision, Thresholds
@@ -27,10 +31,32 @@ MAX_UPLOAD_PIXELS = 16_000_000  # 4000 x 4000: an upload waits in memory with al
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """An image that may be read: its name, and what reads it or raises ImageReadError."""
+    """An image that may be read: its name, and what reads it or raises ImageReadError.
+
+    Names are as :func:`fpkit.names.visible` spells them: they go to the page.
+    """
 
     name: str
     read: Callable[[], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Uploaded:
+    """One file from the browser.
+
+    Attributes
+    ----------
+    name
+        As the browser says it: text from a stranger, at most 255 characters.
+    content
+        Its bytes; empty if it was refused.
+    refused
+        Why it was refused; empty if it was not.
+    """
+
+    name: str
+    content: bytes = b""
+    refused: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,14 +98,22 @@ class Answer:
     seen: bool
 
 
-def from_files(paths: Iterable[Path], *, names: Iterable[str] | None = None) -> list[Source]:
-    """Sources of image files, called by their file names unless `names` are given."""
+def from_files(
+    paths: Iterable[Path], *, names: Iterable[str] | None = None, jail: Jail | None = None
+) -> list[Source]:
+    """Sources of image files, called by their file names unless `names` are given.
+
+    With a `jail`, those that lead out of it cannot be read, and messages have no folders.
+    """
     paths = list(paths)
     titles = [path.name for path in paths] if names is None else list(names)
-    return [
-        Source(name=name, read=lambda path=path: read_image(path))  # type: ignore[misc]
-        for path, name in zip(paths, titles, strict=True)
-    ]
+
+    def source(path: Path, name: str) -> Source:
+        if jail is None:
+            return Source(name=name, read=lambda: read_image(path))
+        return Source(name=name, read=lambda: jail.read(path, name))
+
+    return [source(path, visible(name)) for path, name in zip(paths, titles, strict=True)]
 
 
 def from_images(images: Iterable[Tensor], *, name: str = "image") -> list[Source]:
@@ -90,34 +124,76 @@ def from_images(images: Iterable[Tensor], *, name: str = "image") -> list[Source
     ]
 
 
-def from_folder(folder: str | Path) -> list[Source]:
+def from_folder(folder: str | Path, *, jail: Jail | None = None) -> list[Source]:
     """Images directly in a folder, or else those of the folders in it, as ``model/file``.
+
+    Parameters
+    ----------
+    folder
+        With a `jail`, relative to it.
+    jail
+        What may be read; None: every file.
 
     Raises
     ------
     FileNotFoundError, NotADirectoryError
         If it is no folder.
     ValueError
-        If it holds no images.
+        If it holds no images, or may not be read.
     """
-    direct = list_images(folder)
-    if direct:
-        return from_files(direct)
-    pairs = [(f"{m}/{path.name}", path) for m, ps in list_models(folder).items() for path in ps]
-    return from_files([path for _, path in pairs], names=[name for name, _ in pairs])
+    with _asked_for(folder, jail) as path:
+        direct = list_images(path)
+        if direct:
+            return from_files(direct, jail=jail)
+        models = from_models(folder, jail=jail)
+    return [
+        Source(name=f"{visible(model)}/{source.name}", read=source.read)
+        for model, sources in models.items()
+        for source in sources
+    ]
 
 
-def from_uploads(uploads: Iterable[dict]) -> list[Source]:
-    """Sources of the value of an `ipywidgets.FileUpload`: dictionaries with name and content."""
-    found = []
-    for upload in uploads:
-        name, data = str(upload["name"]), bytes(upload["content"])
+def from_models(folder: str | Path, *, jail: Jail | None = None) -> dict[str, list[Source]]:
+    """Sources by model, of a folder that holds one folder of images per model.
 
-        def read(data: bytes = data, name: str = name) -> Tensor:
-            return decode_image(data, name=name, max_pixels=MAX_UPLOAD_PIXELS)
+    Parameters and errors: as for :func:`from_folder`. Of a model's folder that leads out of the
+    jail there is no image, but one source that gives the reason.
+    """
+    with _asked_for(folder, jail) as path:
+        models = list_models(path)
+        for model in models:
+            if jail is not None and not jail.holds(path / model):
+                models[model] = [path / model]  # one "file" that cannot be read, with the reason
+        return {model: from_files(paths, jail=jail) for model, paths in models.items()}
 
-        found.append(Source(name=name, read=read))
-    return found
+
+@contextmanager
+def _asked_for(folder: str | Path, jail: Jail | None) -> Iterator[Path]:
+    """The folder that somebody means; errors about it do not say where a jail lies."""
+    if jail is None:
+        yield Path(folder)
+        return
+    path = jail.path(str(folder))
+    try:
+        yield path
+    except (ValueError, OSError) as error:
+        told = jail.told(error, path, str(folder) or path.name)
+        raise ValueError(told) from None
+
+
+def from_uploads(uploads: Iterable[Uploaded]) -> list[Source]:
+    """Sources of uploaded files; those that were refused raise that reason."""
+
+    def read(upload: Uploaded, name: str) -> Tensor:
+        if upload.refused:
+            raise ImageReadError(f"{name}: {upload.refused}")
+        return decode_image(upload.content, name=name, max_pixels=MAX_UPLOAD_PIXELS)
+
+    return [
+        Source(name=name, read=partial(read, upload, name))
+        for upload in uploads
+        for name in [visible(upload.name)]
+    ]
 
 
 def measure(source: Source, extractor: Embedder) -> Measured:

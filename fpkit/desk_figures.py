@@ -1,7 +1,6 @@
 """Figures of the attribution desk: scores between two thresholds, and where two spectra agree."""
 
 import base64
-import html
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +9,7 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from fpkit.desk_data import Answer, Measured
+from fpkit.names import as_html, visible
 from fpkit.pictures import LINE_COLOURS, Cell, line_chart, montage, picture, png_bytes, stack
 from fpkit.plots import INK, spectrum_heatmap
 from fpkit.spectral_correlation import by_ring, log_spectrum
@@ -37,7 +37,7 @@ def score_table(answer: Answer, thresholds: Thresholds) -> str:
             for line in (thresholds.refuse, thresholds.accept)
         )
         rows.append(
-            f'<tr><td style="padding: 1px 8px">{html.escape(short(name))}</td>'
+            f'<tr><td style="padding: 1px 8px">{as_html(short(name))}</td>'
             f'<td><div style="position: relative; width: 200px; height: 18px">'
             f'<div style="position: absolute; width: {width:.0f}%; height: 18px; '
             f'background: {COLOURS[decision]}"></div>{marks}</div></td>'
@@ -87,7 +87,7 @@ def answer_table(images: Sequence[Measured], answers: Sequence[Answer], shown: s
         png = base64.b64encode(png_bytes(picture(Cell(values=image.thumbnail)), colours=64))
         cells = [f'<img src="data:image/png;base64,{png.decode()}" alt="" style="max-width: 48px">']
         weight = "bold" if image.name == shown else "normal"
-        cells.append(f'<span style="font-weight: {weight}">{html.escape(image.name)}</span>')
+        cells.append(f'<span style="font-weight: {weight}">{as_html(image.name)}</span>')
         answer = by_name.get(image.name)
         if answer is not None:
             second = [f"{name} {score:.2f}" for name, score in list(answer.scores.items())[1:2]]
@@ -95,9 +95,9 @@ def answer_table(images: Sequence[Measured], answers: Sequence[Answer], shown: s
             cells += [
                 f'<span style="border-left: 10px solid {COLOURS[answer.decision]}; '
                 f'padding-left: 6px"><b>{SIGNS[answer.decision]} {answer.decision}</b></span>',
-                html.escape(answer.model),
+                as_html(answer.model),
                 f"{answer.score:.2f}{seen}",
-                html.escape(second[0] if second else "-"),
+                as_html(second[0] if second else "-"),
             ]
         rows.append("".join(f'<td style="padding: 2px 10px">{cell}</td>' for cell in cells))
     names = ["", "image", "verdict", "nearest model", "score", "second"][: 6 if answers else 2]
@@ -151,5 +151,5 @@ def comparison_picture(
 
 def short(name: str, most: int = 30) -> str:
     """At most `most` characters of a name: its beginning and its end."""
-    half = (most - 1) // 2
+    name, half = visible(name), (most - 1) // 2
     return name if len(name) <= most else f"{name[: most - 1 - half]}…{name[-half:]}"

@@ -4,7 +4,6 @@ State lives in traits; controls and figures only show it. So a widget can be dri
 tested without a browser: set a trait, read a trait.
 """
 
-import html
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +12,8 @@ from typing import TypeVar
 import ipywidgets
 import traitlets
 from PIL import Image
+
+from fpkit.names import as_html, without_folders
 
 _Result = TypeVar("_Result")
 
@@ -36,12 +37,16 @@ class Panel(ipywidgets.VBox):
     busy : bool (trait, read it)
         Work is going on in the background.
     progress : float in [0, 1] (trait)
+    hides_folders : bool
+        The status line shows file names without their folders: for a page whose reader is not at
+        this machine.
     """
 
     status = traitlets.Unicode("")
     error = traitlets.Instance(BaseException, allow_none=True)
     busy = traitlets.Bool(False)
     progress = traitlets.Float(0.0, min=0.0, max=1.0)
+    hides_folders = False
 
     def __init__(self, **traits: object) -> None:
         self._cancelled = threading.Event()
@@ -142,9 +147,9 @@ class Panel(ipywidgets.VBox):
     def _show_status(self, _: traitlets.Bunch) -> None:
         role = "alert" if self.status.startswith("Error") else "status"
         colour = "color: var(--jp-error-color0, #b00020);" if role == "alert" else ""
+        text = without_folders(self.status) if self.hides_folders else self.status
         self.message.value = (
-            f'<div role="{role}" style="line-height: 1.4; {colour}">'
-            f"{html.escape(self.status)}</div>"
+            f'<div role="{role}" style="line-height: 1.4; {colour}">{as_html(text)}</div>'
         )
 
 

@@ -1,7 +1,6 @@
 """The desk without a browser: controls are moved and uploads set as a browser would."""
 
 import io
-from datetime import datetime, timezone
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ import torch
 from PIL import Image
 
 from fpkit.attribution_desk import NEAREST, AttributionDesk
-from fpkit.desk_data import from_images
+from fpkit.desk_data import Uploaded, from_images
 from fpkit.desk_figures import MAX_ROWS, answer_table, correlation_figure, short
 from fpkit.embedder import Embedder
 from fpkit.extractor import load_extractor
@@ -48,7 +47,7 @@ def desk(extractor: Embedder, sources: dict[str, torch.Tensor]) -> AttributionDe
     return desk
 
 
-def uploaded(**images: torch.Tensor | bytes) -> tuple[dict, ...]:
+def uploaded(**images: torch.Tensor | bytes) -> tuple[Uploaded, ...]:
     """What a browser sends for files of these names."""
     files = []
     for name, image in images.items():
@@ -58,10 +57,7 @@ def uploaded(**images: torch.Tensor | bytes) -> tuple[dict, ...]:
             buffer = io.BytesIO()
             Image.fromarray(pixels).save(buffer, format="PNG")
             content = buffer.getvalue()
-        file = {"name": f"{name}.png", "type": "image/png", "size": len(content)}
-        files.append(
-            file | {"content": memoryview(content), "last_modified": datetime.now(timezone.utc)}
-        )
+        files.append(Uploaded(name=f"{name}.png", content=content))
     return tuple(files)
 
 
@@ -311,7 +307,7 @@ def test_forgetting_and_clearing(desk, sources):
     desk.against = "sharp"
     desk.forget("sharp")
     assert desk.models == ("blurred",) and desk.answers[0].model == "blurred"
-    assert desk.against == NEAREST and desk.controls.choice.options == ("blurred",)
+    assert desk.against == NEAREST and desk.controls.choice.options == (("blurred",) * 2,)
     assert "One model alone" in desk.controls.enrolled.value
     with pytest.raises(KeyError):
         desk.forget("sharp")

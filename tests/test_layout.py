@@ -95,7 +95,7 @@ CHAINS = [
     "zoo realworld fingerprint_sources fingerprint_browser",
     "spectrum realworld spectral_correlation desk_data desk_figures desk_controls attribution_desk",
     "metrics gallery verdicts desk_data",
-    "images jail desk_data",
+    "images jail desk_data upload desk_controls",
     "names panel",
     "panel plots attribution_desk widgets app_page",
     "checks checks_capstone teach",
