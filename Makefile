@@ -1,6 +1,7 @@
 # make lab     create .venv, install, open JupyterLab     (make lab ARGS=--no-browser)
 # make test    create .venv, install, run the tests       (make test ARGS="-k images")
 # make notebooks   build and run all notebooks            (make notebooks ARGS=00_start_here)
+# make audit   licences, unused dependencies, known vulnerabilities of the pins (needs a network)
 # make tour    take the screenshots of docs/tour.md anew (needs chromium)
 #
 # PYTHON=python3.12     another interpreter for .venv (>= 3.10)
@@ -11,7 +12,7 @@ ARGS ?=
 PIP_ARGS ?=
 BIN := .venv/bin
 
-.PHONY: lab test notebooks tour clean
+.PHONY: lab test notebooks audit tour clean
 .DELETE_ON_ERROR:
 
 lab: .venv/.lab
@@ -22,6 +23,9 @@ test: .venv/.test
 
 notebooks: .venv/.test
 	$(BIN)/python notebooks/build.py $(ARGS)
+
+audit: .venv/.audit
+	$(BIN)/python benchmarks/dependencies.py $(ARGS)
 
 tour: .venv/.test
 	FPKIT_TOUR=docs/tour $(BIN)/python -m pytest -m browser tests/test_browser.py $(ARGS)
@@ -43,3 +47,7 @@ $(BIN)/python:
 .venv/.test: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt -e '.[lab,test]'
 	@touch .venv/.lab $@
+
+.venv/.audit: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt -e '.[lab,test,audit]'
+	@touch .venv/.lab .venv/.test $@
