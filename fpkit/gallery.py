@@ -7,17 +7,23 @@ feature vector will do.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from safetensors import SafetensorError, safe_open
 
+from fpkit.artefacts import check_fields, open_tensors, parse_json, shown
 from fpkit.assets import save_safetensors_atomic
+from fpkit.locks import locked
 
-FORMAT = "fpkit-gallery-1"
+FORMAT = "fpkit-gallery-2"
+FORMATS = ("fpkit-gallery-1", FORMAT)  # the first knew no images, only how many they were
+
+HEADER_BYTES = 2**26  # of a file: names, and 70 bytes for every enrolled image
 
 # One enrolled model says little about where the middle of all models is, ten say a lot: with 4
 # the cohort centre (0) counts as much as four enrolled models.
@@ -137,6 +143,7 @@ class Gallery:
         self.dim = dim
         self._sums: dict[str, NDArray[np.float64]] = {}
         self._counts: dict[str, int] = {}
+        self._images: dict[str, dict[str, None]] = {}  # of every model, in order of enrolment
 
     def __len__(self) -> int:
         return len(self._sums)
@@ -161,7 +168,9 @@ class Gallery:
         rows = [template(total[None]) for total in self._sums.values()]
         return np.stack(rows) if rows else np.zeros((0, self.dim), np.float32)
 
-    def enrol(self, model: str, embeddings: ArrayLike) -> None:
+    def enrol(
+        self, model: str, embeddings: ArrayLike, *, images: Sequence[str] | None = None
+    ) -> None:
         """Add images of a model; a model that is enrolled already gets more of them.
 
         Parameters
@@ -170,23 +179,41 @@ class Gallery:
             Its name, not empty.
         embeddings
             (n, d) embeddings of n >= 1 of its images.
+        images
+            What tells the n images apart, see :func:`fpkit.embedding_cache.image_hash`: those that
+            the model has already are left out, so that enrolling them again changes nothing.
 
         Raises
         ------
         ValueError
-            If the name is empty, there is no embedding, or it has the wrong length or a NaN.
+            If the name is empty, there is no embedding, it has the wrong length or a NaN, or
+            `images` are not n.
         """
         if not model:
             raise ValueError("a model needs a name, got an empty one")
         rows = self._embeddings(embeddings).astype(np.float64)
-        self._sums[model] = self._sums.get(model, 0.0) + rows.sum(axis=0)
-        self._counts[model] = self._counts.get(model, 0) + len(rows)
+        names = [None] * len(rows) if images is None else list(images)
+        if len(names) != len(rows):
+            raise ValueError(f"images must be one per embedding, got {len(names)} for {len(rows)}")
+        known = self._images.setdefault(model, {})
+        for row, name in zip(rows, names, strict=True):
+            if name is not None:
+                if name in known:
+                    continue
+                known[name] = None
+            # one by one: the sum must not depend, in the last bit, on how often it was saved
+            self._sums[model] = self._sums.get(model, 0.0) + row
+            self._counts[model] = self._counts.get(model, 0) + 1
+
+    def images(self, model: str) -> frozenset[str]:
+        """Which images of a model are enrolled, as far as :meth:`enrol` was told; maybe none."""
+        return frozenset(self._images.get(model, {}))
 
     def remove(self, model: str) -> None:
         """Forget a model; KeyError, naming those enrolled, if it is not there."""
         if model not in self._sums:
             raise KeyError(f"{model!r} is not enrolled; enrolled: {', '.join(self.models) or '-'}")
-        del self._sums[model], self._counts[model]
+        del self._sums[model], self._counts[model], self._images[model]
 
     def identify(self, embeddings: ArrayLike, *, prior: float = PRIOR) -> list[Identification]:
         """Score each image against every enrolled model, see :func:`centred_scores`.
@@ -221,10 +248,34 @@ class Gallery:
             "extractor_hash": self.extractor_hash,
             "models": json.dumps(self.models),
             "counts": json.dumps(list(self._counts.values())),
+            "images": json.dumps([list(self._images[model]) for model in self.models]),
         }
         sums = np.stack(list(self._sums.values())) if self._sums else np.zeros((0, self.dim))
         tensors = {"sums": torch.from_numpy(np.ascontiguousarray(sums))}
         save_safetensors_atomic(path, tensors, metadata=header)
+
+    @classmethod
+    @contextmanager
+    def edit(cls, path: str | Path, *, extractor_hash: str, dim: int) -> Iterator[Gallery]:
+        """Change a gallery file, or begin one: what the ``with`` block does to it is saved.
+
+        Other processes that edit it wait meanwhile, so that nothing is lost if several enrol at
+        the same time. Nothing is saved if the block raises.
+
+        Raises
+        ------
+        ValueError
+            As :meth:`load`.
+        OSError
+            If the file cannot be written, or another process keeps it for a minute.
+        """
+        with locked(path):
+            if Path(path).exists():
+                gallery = cls.load(path, extractor_hash=extractor_hash)
+            else:
+                gallery = cls(extractor_hash, dim)
+            yield gallery
+            gallery.save(path)
 
     @classmethod
     def load(cls, path: str | Path, *, extractor_hash: str) -> Gallery:
@@ -241,22 +292,23 @@ class Gallery:
         if not path.is_file():
             raise FileNotFoundError(f"no gallery at {path}: make one with `fpkit enrol`")
         try:
-            with safe_open(path, framework="pt") as file:
-                header = file.metadata() or {}
-                if header.get("format") != FORMAT:
-                    raise ValueError(f"{path} is not a gallery of this version of fpkit")
-                sums = file.get_tensor("sums").numpy()
-        except SafetensorError as error:
+            with open_tensors(path, header=HEADER_BYTES) as file:
+                made_with, models, counts, images = _stored_models(file.metadata)
+                wanted = (torch.float64, (len(models), file.layout["sums"][1][-1]))
+                if file.layout != {"sums": wanted} or wanted[1][1] < 1:
+                    raise ValueError(f"its sums are {shown(file.layout)}, of {len(models)} models")
+                sums = file.read()["sums"].numpy()
+        except (ValueError, LookupError) as error:
             raise ValueError(f"{path} is not a gallery, or is damaged: {error}") from error
-        if header["extractor_hash"] != extractor_hash:
+        if made_with != extractor_hash:
             raise ValueError(
-                f"{path} was made with the extractor {header['extractor_hash'][:12]}, the one in "
-                f"use is {extractor_hash[:12]}: use that extractor, or enrol the images again"
+                f"{path} was made with the extractor {shown(made_with[:12])}, the one in use is "
+                f"{shown(extractor_hash[:12])}: use that extractor, or enrol the images again"
             )
         gallery = cls(extractor_hash, dim=sums.shape[1])
-        models, counts = json.loads(header["models"]), json.loads(header["counts"])
         gallery._sums = dict(zip(models, sums, strict=True))
         gallery._counts = dict(zip(models, counts, strict=True))
+        gallery._images = {m: dict.fromkeys(i) for m, i in zip(models, images, strict=True)}
         return gallery
 
     def _embeddings(self, embeddings: ArrayLike) -> NDArray[np.floating]:
@@ -267,6 +319,34 @@ class Gallery:
                 "were they made by another extractor?"
             )
         return rows
+
+
+def _stored_models(
+    header: dict[str, str],
+) -> tuple[str, list[str], list[int], list[list[str]]]:
+    """Extractor's hash, names, counts and enrolled images of a gallery's header, if all fit."""
+    if header.get("format") not in FORMATS:
+        raise ValueError(
+            f"its format is {shown(header.get('format'))}, this fpkit reads {', '.join(FORMATS)}"
+        )
+    lists = ("models", "counts", "images")[: 3 if header["format"] == FORMAT else 2]
+    check_fields(header, dict.fromkeys(("format", "extractor_hash", *lists), str))
+    models, counts, *rest = (parse_json(header[name]) for name in lists)
+    images = rest[0] if rest else [[] for _ in models]
+    for name, values, kind in (
+        ("models", models, str),
+        ("counts", counts, int),
+        ("images", images, list),
+    ):
+        if type(values) is not list or {type(value) for value in values} - {kind}:
+            raise ValueError(f"its {name} must be a list of {kind.__name__}, got {shown(values)}")
+    if not len(models) == len(set(models)) == len(counts) == len(images) or "" in models:
+        raise ValueError("its models need a name of their own, a count and images each")
+    for count, known in zip(counts, images, strict=True):
+        alike = len(known) != len(set(filter(lambda image: type(image) is str, known)))
+        if alike or not len(known) <= count or count < 1:
+            raise ValueError(f"it has a count of {count} for {len(known)} images")
+    return header["extractor_hash"], models, counts, images
 
 
 def _rows(name: str, values: ArrayLike) -> NDArray[np.floating]:
