@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fpkit.embedding_cache import EmbeddingCache
 from fpkit.images import grid_crops
 from fpkit.residual import residual
 from fpkit.spectrum import power_spectrum
@@ -56,13 +57,19 @@ class EmbeddingModel(Protocol):
 
 
 class ExtractorMethod:
-    """The embedding of an extractor; zero is the middle of its cohort of synthetic models."""
+    """The embedding of an extractor; zero is the middle of its cohort of synthetic models.
+
+    With a `cache` of this extractor, :func:`fpkit.features.extract` computes no embedding twice.
+    """
 
     name = "extractor"
 
-    def __init__(self, extractor: EmbeddingModel, *, prior: float) -> None:
+    def __init__(
+        self, extractor: EmbeddingModel, *, prior: float, cache: EmbeddingCache | None = None
+    ) -> None:
         self.extractor = extractor
         self.prior = prior
+        self.cache = cache
 
     def features(self, image: Tensor) -> NDArray[np.float32]:
         return self.extractor.embed(image[None])[0].numpy().astype(np.float32, copy=False)

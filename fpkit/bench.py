@@ -9,12 +9,14 @@ counts no more than one with few.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
 
 from fpkit.baselines import BASELINES, EmbeddingModel, ExtractorMethod, Method
 from fpkit.degrade import Degradation
+from fpkit.embedding_cache import EmbeddingCache
 from fpkit.features import Features, compact, extract
 from fpkit.gallery import PRIOR
 from fpkit.images import ImageReadError, list_models
@@ -39,6 +41,7 @@ def bench(
     degrade: Sequence[str] = (),
     on_error: Callable[[ImageReadError], None] | None = None,
     progress: bool = True,
+    cache: str | Path | None = None,
 ) -> Result:
     """How well do methods tell the generators of real images apart?
 
@@ -68,6 +71,9 @@ def bench(
         left out and listed under ``"skipped"`` in any case.
     progress
         Show a progress bar on stderr.
+    cache
+        Folder that keeps what the extractor made of each image, see
+        :mod:`fpkit.embedding_cache`: a benchmark that was stopped goes on where it was.
 
     Returns
     -------
@@ -120,34 +126,38 @@ def bench(
     first = [] if recompress is None else [Degradation(kind="jpeg", amount=recompress)]
     degradations = {name: Degradation.parse(name) for name in degrade}
     chosen = [_method(method, extractor) for method in methods]
+    kept = _keep_in(cache, chosen)
     names = [method.name for method in chosen]
     if len(set(names)) < len(names):
         raise ValueError(f"methods must have different names, got {', '.join(names)}")
     subset = {"contents": list(contents), "without_contents": list(without_contents)}
     facts = select_facts(read_facts(folder), **subset, format=format)
-    seen = extract(facts, chosen, steps=first, seed=seed, on_error=on_error, progress=progress)
-    clean, photos, notes = _sorted_out(Path(folder), seen)
-    plans, more = _plans(clean.facts, photos.facts, draws, seed)
-    notes += more
+    with kept:
+        seen = extract(facts, chosen, steps=first, seed=seed, on_error=on_error, progress=progress)
+        clean, photos, notes = _sorted_out(Path(folder), seen)
+        plans, more = _plans(clean.facts, photos.facts, draws, seed)
+        notes += more
 
-    summary = {
-        method.name: {
-            part: _clean_figures(plan, part, clean, photos, i, method.prior)
-            for part, plan in plans.items()
+        summary = {
+            method.name: {
+                part: _clean_figures(plan, part, clean, photos, i, method.prior)
+                for part, plan in plans.items()
+            }
+            for i, method in enumerate(chosen)
         }
-        for i, method in enumerate(chosen)
-    }
-    for name, degradation in degradations.items():
-        steps = [*first, degradation]
-        worse = extract(clean.facts, chosen, steps=steps, seed=seed, progress=progress, name=name)
-        if worse.skipped:
-            lost, reason = len(worse.skipped), worse.skipped[0]["reason"]
-            notes.append(f"{name}: {lost} degraded images cannot be used ({reason}, ...)")
-        for i, method in enumerate(chosen):
-            views = _views(clean, worse, i, method.prior)
-            for part, plan in plans.items():
-                found = degraded_figures(plan, views.of(plan.rows))
-                summary[method.name][part]["degraded"][name] = found
+        for name, degradation in degradations.items():
+            steps = [*first, degradation]
+            worse = extract(
+                clean.facts, chosen, steps=steps, seed=seed, progress=progress, name=name
+            )
+            if worse.skipped:
+                lost, reason = len(worse.skipped), worse.skipped[0]["reason"]
+                notes.append(f"{name}: {lost} degraded images cannot be used ({reason}, ...)")
+            for i, method in enumerate(chosen):
+                views = _views(clean, worse, i, method.prior)
+                for part, plan in plans.items():
+                    found = degraded_figures(plan, views.of(plan.rows))
+                    summary[method.name][part]["degraded"][name] = found
     sizes = plans[""].enrolled_counts
     return {
         "models": len(plans[""].models),
@@ -177,6 +187,19 @@ def _method(method: str | Method, extractor: EmbeddingModel | None) -> Method:
 
         extractor = load_extractor()
     return ExtractorMethod(extractor, prior=PRIOR)
+
+
+def _keep_in(
+    cache: str | Path | None, methods: list[Method]
+) -> AbstractContextManager[EmbeddingCache | None]:
+    """Let the extractor among `methods` keep its embeddings in the folder `cache`."""
+    if cache is None:
+        return nullcontext()
+    for method in methods:
+        if isinstance(method, ExtractorMethod):
+            method.cache = EmbeddingCache(cache, method.extractor.hash)
+            return method.cache
+    raise ValueError(f"cache {cache} is for the extractor: name it among the methods")
 
 
 def _sorted_out(folder: Path, seen: Features) -> tuple[Features, Features, list[str]]:

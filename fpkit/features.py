@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from fpkit.baselines import Method
+from fpkit.baselines import ExtractorMethod, Method
 from fpkit.degrade import Degradation
+from fpkit.embedding_cache import image_hash
 from fpkit.images import ImageReadError, read_image
 from fpkit.manifest import ImageFacts
 
@@ -88,9 +89,9 @@ def extract(
             image = _degraded(fact, steps, seed)
             row, spent = [], []
             for method in methods:
-                start = time.perf_counter()
-                row.append(method.features(image))
-                spent.append(time.perf_counter() - start)
+                vector, took = _seen(method, image)
+                row.append(vector)
+                spent.append(took)
         except ValueError as error:
             if not isinstance(error, ImageReadError):
                 error = ImageReadError(f"{fact.path}: {error}")
@@ -108,6 +109,20 @@ def extract(
         seconds=np.array(seconds).reshape(len(good), len(methods)).T,
         skipped=skipped,
     )
+
+
+def _seen(method: Method, image: Tensor) -> tuple[NDArray[np.float32], float]:
+    """Feature vector of an image and the seconds that it took, maybe in an earlier run."""
+    cache = method.cache if isinstance(method, ExtractorMethod) else None
+    key = "" if cache is None else image_hash(image)
+    if cache is not None and (found := cache.find(key)) is not None:
+        return found
+    start = time.perf_counter()
+    vector = method.features(image)
+    took = time.perf_counter() - start
+    if cache is not None:
+        cache.add(key, vector, took)
+    return vector, took
 
 
 def _degraded(fact: ImageFacts, steps: Sequence[Degradation], seed: int) -> Tensor:

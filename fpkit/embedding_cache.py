@@ -1,0 +1,129 @@
+"""Embeddings of images that were met before, kept in a folder.
+
+A measurement that embeds thousands of images, and is stopped, goes on where it was. An image is
+known by its pixels, as they came to the extractor: its name and place do not matter, and a
+degraded image is another one.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from hashlib import sha256
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from fpkit.assets import save_safetensors_atomic
+
+FORMAT = "fpkit-embeddings-1"
+EVERY = 5.0  # seconds between two writes: what a kill can cost
+
+Seen = tuple[NDArray[np.float32], float]
+
+
+def image_hash(image: Tensor) -> str:
+    """What tells an image (3, h, w) apart: SHA-256 of its size and pixels, 32 hex digits."""
+    digest = sha256(repr(tuple(image.shape)).encode())
+    digest.update(image.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+class EmbeddingCache:
+    """Embeddings of one extractor; use it in a ``with`` block, whose end writes what is new.
+
+    Parameters
+    ----------
+    folder
+        Made if it is not there; extractors may share it. Several processes may, too.
+    extractor_hash
+        ``extractor.hash``: embeddings of other extractors are not seen.
+    every
+        Seconds between two writes.
+
+    Raises
+    ------
+    ValueError
+        If a file of the folder is damaged.
+
+    Notes
+    -----
+    Every write is a new safetensors file, whole or not at all, named after what it holds.
+    """
+
+    def __init__(self, folder: str | Path, extractor_hash: str, *, every: float = EVERY) -> None:
+        self.folder = Path(folder)
+        self.extractor_hash = extractor_hash
+        self.every = every
+        self._known: dict[str, Seen] = {}
+        self._new: dict[str, Seen] = {}
+        self._written = time.monotonic()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for file in sorted(self.folder.glob(f"{extractor_hash[:12]}-*.safetensors")):
+            self._known |= self._read(file)
+
+    def __len__(self) -> int:
+        return len(self._known) + len(self._new)
+
+    def __enter__(self) -> EmbeddingCache:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.flush()
+
+    def find(self, key: str) -> Seen | None:
+        """Embedding (d,) float32 and the seconds it once took, None if it is not here."""
+        return self._known.get(key) or self._new.get(key)
+
+    def add(self, key: str, embedding: NDArray[np.float32], seconds: float) -> None:
+        """Keep an embedding; it is on disk at most `every` seconds, or one image, later."""
+        self._new[key] = embedding, seconds
+        if time.monotonic() - self._written >= self.every:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is new."""
+        if self._new:
+            keys = list(self._new)
+            vectors, seconds = zip(*self._new.values(), strict=True)
+            header = {
+                "format": FORMAT,
+                "extractor_hash": self.extractor_hash,
+                "images": json.dumps(keys),
+            }
+            tensors = {
+                "embeddings": torch.from_numpy(np.stack(vectors)),
+                "seconds": torch.tensor(seconds, dtype=torch.float64),
+            }
+            name = f"{self.extractor_hash[:12]}-{sha256(''.join(keys).encode()).hexdigest()[:16]}"
+            save_safetensors_atomic(self.folder / f"{name}.safetensors", tensors, metadata=header)
+            self._known |= self._new
+            self._new = {}
+        self._written = time.monotonic()
+
+    def _read(self, file: Path) -> dict[str, Seen]:
+        try:
+            with safe_open(file, framework="pt") as stored:
+                header = stored.metadata() or {}
+                if header.get("format") != FORMAT:
+                    raise ValueError(f"its format is {header.get('format')!r}, not {FORMAT!r}")
+                vectors = stored.get_tensor("embeddings").numpy()
+                seconds = stored.get_tensor("seconds").tolist()
+            if header["extractor_hash"] != self.extractor_hash:
+                return {}
+            pairs = zip(vectors, seconds, strict=True)
+            return dict(zip(json.loads(header["images"]), pairs, strict=True))
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{file} holds no embeddings, or is damaged: delete it ({error})"
+            ) from error
