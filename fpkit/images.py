@@ -10,6 +10,7 @@ import io
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +19,12 @@ from PIL import Image
 from torch import Tensor
 
 from fpkit.assets import write_bytes_atomic
+from fpkit.intake import ImageReadError, max_file_bytes, open_image, read_bytes
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
-_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 GRID = 8  # pixels: the blocks of JPEG, the patches of most decoders
 _SIXTEEN_BIT = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
-
-
-class ImageReadError(ValueError):
-    """A file that cannot be read as an image; the message names the file and the reason."""
+_COLOUR_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"})
 
 
 def read_image(path: str | Path, *, max_pixels: int = 64_000_000) -> Tensor:
@@ -59,10 +57,9 @@ def read_image(path: str | Path, *, max_pixels: int = 64_000_000) -> Tensor:
     orientation is NOT applied: the array is as stored, as the JPEG grid and the generator's axes
     are; rotating by 90 degrees would swap horizontal and vertical frequencies.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise ImageReadError(f"{path}: is a folder, expected an image file")
-    return _read(path, lambda: path.stat().st_size, str(path), max_pixels)
+    with _named(str(path)):
+        data = read_bytes(path, max_bytes=max_file_bytes(max_pixels))
+    return decode_image(data, name=str(path), max_pixels=max_pixels)
 
 
 def decode_image(data: bytes, *, name: str, max_pixels: int = 64_000_000) -> Tensor:
@@ -87,58 +84,50 @@ def decode_image(data: bytes, *, name: str, max_pixels: int = 64_000_000) -> Ten
     ImageReadError
         If it is empty, truncated, too large, or no such image.
     """
-    return _read(io.BytesIO(data), lambda: len(data), name, max_pixels)
+    with _named(name), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # damaged metadata is no concern of ours
+        if len(data) == 0:
+            raise ImageReadError("the file is empty")
+        with open_image(data, max_pixels=max_pixels) as image:
+            image.load()
+            return _as_tensor(image)
 
 
-def _read(source: Path | io.BytesIO, size: Callable[[], int], name: str, max_pixels: int) -> Tensor:
-    """Decode `source`; whatever goes wrong becomes an ImageReadError that begins with `name`."""
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Whatever goes wrong in here becomes an ImageReadError that begins with `name`."""
     try:
-        if size() == 0:
-            raise ImageReadError(f"{name}: the file is empty")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # damaged metadata is no concern of ours
-            return _decode(source, name, max_pixels)
+        yield
     except FileNotFoundError:
         raise ImageReadError(f"{name}: no such file") from None
-    except Image.UnidentifiedImageError:
-        expected = ", ".join(_FORMATS)
-        raise ImageReadError(f"{name}: not an image that fpkit reads ({expected})") from None
-    except ImageReadError:
-        raise
-    except Image.DecompressionBombError:
-        raise ImageReadError(f"{name}: {_too_large(max_pixels)}") from None
+    except ImageReadError as error:
+        raise ImageReadError(f"{name}: {error}") from None
     except MemoryError:
         raise ImageReadError(f"{name}: not enough memory to decode it") from None
     except Exception as error:  # decoders of damaged files raise almost anything
-        if isinstance(error, OSError) and error.strerror:
+        if isinstance(error, OSError) and error.strerror:  # else it is Pillow that speaks
             raise ImageReadError(f"{name}: cannot be opened ({error.strerror})") from error
         reason = str(error).strip() or type(error).__name__
         raise ImageReadError(f"{name}: cannot be decoded, damaged? ({reason})") from error
 
 
-def _decode(source: Path | io.BytesIO, name: str, max_pixels: int) -> Tensor:
-    with Image.open(source, formats=_FORMATS) as image:
-        width, height = image.size
-        if width * height > max_pixels:
-            raise ImageReadError(f"{name}: {width}x{height} pixels, {_too_large(max_pixels)}")
-        image.seek(0)
-        image.load()
-        if image.mode in _SIXTEEN_BIT or image.mode in ("I", "F"):
-            grey = np.asarray(image).astype(np.float64)
-            scaled = grey if image.mode == "F" else grey / 65535
-            if not (scaled.min() >= 0 and scaled.max() <= 1):
-                raise ImageReadError(
-                    f"{name}: grey values from {grey.min():g} to {grey.max():g}, expected integers "
-                    "of at most 16 bits or numbers in [0, 1]: rescale it"
-                )
-            array = np.repeat(scaled.astype(np.float32)[..., None], 3, axis=2)
-        else:
-            array = np.asarray(image.convert("RGB"), dtype=np.float32) / 255
-    return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
-
-
-def _too_large(max_pixels: int) -> str:
-    return f"more than the limit of {max_pixels} pixels: crop it, or raise max_pixels"
+def _as_tensor(image: Image.Image) -> Tensor:
+    """Decoded image of any mode -> (3, h, w) float32 in [0, 1]."""
+    if image.mode in _SIXTEEN_BIT or image.mode in ("I", "F"):
+        grey = np.asarray(image)
+        low, high = grey.min(), grey.max()
+        most = 1 if image.mode == "F" else 65535
+        if not (low >= 0 and high <= most):  # NaN is neither
+            raise ImageReadError(
+                f"grey values from {low:g} to {high:g}, expected integers of at most 16 bits or "
+                "numbers in [0, 1]: rescale it"
+            )
+        plane = np.divide(grey, most, dtype=np.float32)
+        return torch.from_numpy(np.repeat(plane[None], 3, axis=0))
+    if image.mode not in _COLOUR_MODES:
+        raise ImageReadError(f"colours are {image.mode}, expected grey, RGB, palette or CMYK")
+    levels = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+    return torch.from_numpy(np.divide(levels, 255, dtype=np.float32, order="C"))
 
 
 def read_images(
