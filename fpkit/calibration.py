@@ -128,6 +128,45 @@ def calibration_error(
     return float(np.abs(gap).sum())
 
 
+def fit_logistic(
+    features: FloatArray, target: NDArray[np.bool_], *, weight: FloatArray, ridge: float = _RIDGE
+) -> FloatArray:
+    """Weighted logistic regression by Newton's method, with a slight ridge.
+
+    Parameters
+    ----------
+    features : (n, k)
+        The first column is constant; the ridge leaves it alone.
+    target : (n,) bool
+    weight : (n,)
+        Sums to 1.
+
+    Returns
+    -------
+    (k,) coefficients of natural log-odds.
+
+    Examples
+    --------
+    >>> weight = np.array([3, 1, 1, 3]) / 8  # odds of 3 at the feature 1, of 1/3 at -1
+    >>> features = np.array([[1, 1], [1, 1], [1, -1], [1, -1]])
+    >>> target = np.array([True, False, True, False])
+    >>> np.exp(fit_logistic(features, target, weight=weight, ridge=0)).round(6).tolist()
+    [1.0, 3.0]
+    """
+    penalty = np.full(features.shape[1], ridge)
+    penalty[0] = 0.0
+    solution = np.zeros(features.shape[1])
+    for _ in range(50):
+        probability = 1 / (1 + np.exp(-features @ solution))
+        slope = features.T @ (weight * (probability - target)) + penalty * solution
+        curvature = (features * (weight * probability * (1 - probability))[:, None]).T @ features
+        step = np.linalg.solve(curvature + np.diag(penalty), slope)
+        solution -= step
+        if np.abs(step).max() < 1e-9:
+            break
+    return solution
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Pairs:
     """Scores of folders against bases: (n,) each; ``images`` is m of `Calibration`."""
@@ -179,19 +218,8 @@ def _some(
 
 
 def _fit(pairs: _Pairs, *, bases: int) -> Calibration:
-    """Weighted logistic regression by Newton's method, with a slight ridge."""
-    features, target = logistic_features(pairs.score, pairs.images), pairs.same.astype(np.float64)
-    weight = pairs.weight
-    ridge = _RIDGE * np.array([0.0, 1.0, 1.0, 1.0])
-    solution = np.zeros(4)
-    for _ in range(50):
-        probability = 1 / (1 + np.exp(-features @ solution))
-        slope = features.T @ (weight * (probability - target)) + ridge * solution
-        curvature = (features * (weight * probability * (1 - probability))[:, None]).T @ features
-        step = np.linalg.solve(curvature + np.diag(ridge), slope)
-        solution -= step
-        if np.abs(step).max() < 1e-9:
-            break
+    features = logistic_features(pairs.score, pairs.images)
+    solution = fit_logistic(features, pairs.same, weight=pairs.weight)
     intercept, by_score, by_images, both = solution.tolist()
     ends = np.log([pairs.images.min(), pairs.images.max()])
     if (by_score + both * ends).min() <= 0:

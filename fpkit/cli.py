@@ -15,7 +15,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
 
-from fpkit import cli_app, cli_attribute, cli_export, cli_grade, cli_lineage, cli_make, cli_zoo
+from fpkit import (
+    cli_app,
+    cli_attribute,
+    cli_calibrate,
+    cli_export,
+    cli_grade,
+    cli_lineage,
+    cli_make,
+    cli_zoo,
+)
 from fpkit.bench import METHODS
 from fpkit.cli_io import Verbs, add_verb, note
 from fpkit.degrade import DEGRADATIONS, Degradation
@@ -91,6 +100,7 @@ def build_parser() -> argparse.ArgumentParser:
         _fingerprint,
         _bench,
         cli_lineage.add_to,
+        cli_calibrate.add_to,
         cli_export.add_to,
         cli_zoo.add_to,
         cli_grade.add_to,
