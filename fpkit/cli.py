@@ -356,7 +356,12 @@ def lab(arguments: argparse.Namespace) -> int:
         f"--ServerApp.root_dir={repository}",
         f"--LabApp.default_url=/lab/tree/notebooks/{START}",  # the address it prints and opens
     ]
-    command = [sys.executable, "-m", "jupyterlab", *root, *place, *arguments.rest]
+    silent = [  # no look for news, updates or extensions on the network
+        "--LabApp.news_url=None",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        "--LabApp.extension_manager=readonly",
+    ]
+    command = [sys.executable, "-m", "jupyterlab", *root, *place, *silent, *arguments.rest]
     if os.name == "posix":
         os.execv(sys.executable, command)  # Ctrl-C then talks to Jupyter itself
     return subprocess.call(command)
