@@ -159,6 +159,27 @@ def write_text_atomic(path: str | Path, text: str) -> None:
     write_bytes_atomic(path, text.encode("utf-8"))
 
 
+def append_line(path: str | Path, line: str) -> None:
+    """Append a line to a UTF-8 file in one piece, so that several processes may.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written, or is a link: a folder from a stranger must not make us write
+        elsewhere.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+    try:
+        handle = os.open(path, flags, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            reason = "is a link, not written: delete it, or take another folder"
+            raise OSError(error.errno, reason, str(path)) from error
+        raise
+    with os.fdopen(handle, "wb", buffering=0) as file:
+        file.write(f"{line}\n".encode())
+
+
 def save_safetensors_atomic(
     path: str | Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None
 ) -> None:

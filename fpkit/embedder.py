@@ -17,6 +17,7 @@ from fpkit.assets import save_safetensors_atomic, write_text_atomic
 from fpkit.images import grid_crops
 
 WEIGHTS, CARD = "extractor.safetensors", "extractor.json"
+MAX_CROP = 4096  # pixels
 CROPS_PER_SIDE = 4  # of an image, at most
 Precision = Literal["float32", "bfloat16"]
 

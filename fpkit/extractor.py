@@ -1,17 +1,16 @@
 """The extractor: spectra and coherences of an image -> unit-norm embedding of its fingerprint."""
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fpkit.artefacts import check_fields, member, open_tensors, parse_json, read_json, shown
 from fpkit.assets import extractor_path
 from fpkit.coherence import CYCLIC, FLOOR, spectral_coherence
-from fpkit.embedder import CARD, WEIGHTS, Embedder
+from fpkit.embedder import CARD, MAX_CROP, WEIGHTS, Embedder
 from fpkit.paper import PaperConfig, PaperExtractor
 from fpkit.residual import RESIDUALS, ResidualName
 from fpkit.residual import residual as noise_residual
@@ -20,6 +19,7 @@ from fpkit.spectrum import taper
 # rows: the three channels, then two colour differences in which most of the scene cancels
 COLOUR = ((1, 0, 0), (0, 1, 0), (0, 0, 1), (1, -1, 0), (0, -1, 1))
 POOLING = ((3, 2), (7, 4))  # width and stride, in bins, of the maps of each level
+MAX_STAGES, MAX_WIDTH = 16, 2**16  # far above any use: they bound what a file can ask for
 _AT_ONCE = {False: 32, True: 4096}  # crops per pass: what fits a processor's cache, a GPU's memory
 
 
@@ -42,12 +42,19 @@ class ExtractorConfig:
     def __post_init__(self) -> None:
         if self.residual not in RESIDUALS:
             raise ValueError(f"residual must be one of {RESIDUALS}, got {self.residual!r}")
-        if self.crop < 32 or self.crop % 32:
-            raise ValueError(f"crop must be a positive multiple of 32, got {self.crop}")
-        if len(self.widths) < len(POOLING):
-            raise ValueError(f"widths must be at least {len(POOLING)}, got {self.widths}")
-        if min(*self.widths, self.dim, self.positions + 1) < 1:
-            raise ValueError(f"widths, positions and dim must be positive, got {self}")
+        whole = [self.crop, self.positions, self.dim, *self.widths]
+        if not all(type(value) is int for value in whole):
+            raise ValueError(f"crop, widths, positions and dim must be whole, got {self}")
+        if not 32 <= self.crop <= MAX_CROP or self.crop % 32:
+            raise ValueError(f"crop must be a multiple of 32 up to {MAX_CROP}, got {self.crop}")
+        if not len(POOLING) <= len(self.widths) <= MAX_STAGES:
+            raise ValueError(
+                f"widths must be {len(POOLING)} to {MAX_STAGES} numbers, got {len(self.widths)}"
+            )
+        if min(*self.widths, self.dim, self.positions + 1) < 1 or max(whole) > MAX_WIDTH:
+            raise ValueError(
+                f"widths, positions and dim must be positive, up to {MAX_WIDTH}, got {self}"
+            )
 
 
 class Stage(nn.Module):
@@ -225,10 +232,12 @@ def build_extractor(config: ExtractorConfig | PaperConfig) -> Extractor | PaperE
 def _stored_config(metadata: dict[str, str]) -> ExtractorConfig | PaperConfig:
     kind = metadata.get("kind", Extractor.kind)
     if kind not in CONFIGS:
-        raise ValueError(f"its kind is {kind!r}, expected one of {tuple(CONFIGS)}")
-    stored = json.loads(metadata["config"])
+        raise ValueError(f"its kind is {shown(kind)}, expected one of {tuple(CONFIGS)}")
+    stored = parse_json(metadata.get("config", "null"))
     # JSON knows no tuples
-    return CONFIGS[kind](**{k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()})
+    kinds = {f.name: type(f.default) for f in fields(CONFIGS[kind])}
+    known = check_fields(stored, {k: list if v is tuple else v for k, v in kinds.items()})
+    return CONFIGS[kind](**{k: tuple(v) if isinstance(v, list) else v for k, v in known.items()})
 
 
 def load_extractor(
@@ -256,12 +265,18 @@ def load_extractor(
     if not file.is_file():
         raise FileNotFoundError(f"{folder} holds no extractor: expected {file}")
     try:
-        with safe_open(file, framework="pt") as weights:
-            config = _stored_config(weights.metadata() or {})
-            state = {name: weights.get_tensor(name) for name in weights.keys()}
-        extractor = build_extractor(config)
-        extractor.load_state_dict(state)
-        extractor.card = json.loads((folder / CARD).read_text(encoding="utf-8"))
-    except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        with open_tensors(member(folder, WEIGHTS)) as weights:
+            config = _stored_config(weights.metadata)
+            with torch.device("meta"):  # takes no memory, however large the file says it is
+                wanted = build_extractor(config).state_dict()
+            weights.expect(wanted)
+            state = weights.read()
+        card = read_json(member(folder, CARD))
+        if not isinstance(card, dict):
+            raise ValueError(f"its card {CARD} is no JSON object")
+    except (RuntimeError, ValueError) as error:  # torch has limits of its own for sizes
         raise ValueError(f"{file} holds no fpkit extractor: {error}") from error
+    extractor = build_extractor(config)
+    extractor.load_state_dict(state)
+    extractor.card = card
     return extractor.eval().requires_grad_(False).to(device)

@@ -9,10 +9,11 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from fpkit.embedder import Embedder
+from fpkit.embedder import MAX_CROP, Embedder
 from fpkit.residual import DnCNNVariant, dncnn_residual
 from fpkit.resnet import ResNet50
 
+MAX_WIDTH = 1024
 _AT_ONCE = {False: 8, True: 128}  # crops per pass of the denoiser: 64 maps for each channel
 
 
@@ -36,10 +37,10 @@ class PaperConfig:
             raise ValueError(
                 f"denoiser must be one of {get_args(DnCNNVariant)}, got {self.denoiser!r}"
             )
-        if self.crop < 32:
-            raise ValueError(f"crop must be at least 32, got {self.crop}")
-        if self.width < 1:
-            raise ValueError(f"width must be at least 1, got {self.width}")
+        if type(self.crop) is not int or not 32 <= self.crop <= MAX_CROP:
+            raise ValueError(f"crop must be whole, 32 to {MAX_CROP}, got {self.crop}")
+        if type(self.width) is not int or not 1 <= self.width <= MAX_WIDTH:
+            raise ValueError(f"width must be whole, 1 to {MAX_WIDTH}, got {self.width}")
 
 
 class PaperExtractor(Embedder):

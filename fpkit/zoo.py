@@ -7,17 +7,18 @@ interrupted build loses no finished model.
 
 import copy
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fpkit.arch import ArchSpec
+from fpkit.arch import model_id as model_id_of
+from fpkit.artefacts import check_fields, member, open_tensors, parse_json, read_json, shown
 from fpkit.assets import save_safetensors_atomic, write_text_atomic, zoo_path
 from fpkit.blocks import MixedConv2d, SyntheticModel, stack_models
 from fpkit.images import quantise
@@ -27,6 +28,19 @@ from fpkit.synthesis import Precision, Synthesis
 VERSION = 2
 Storage = Literal["float32", "float16"]
 CACHED_PIXELS = 51_200  # two images of 160 pixels
+MANIFEST = "manifest.json"
+
+_FIELDS = {"version": int, "source": str, "storage": str, "recipe": dict, "models": list}
+_ENTRY = {
+    "model_id": str,
+    "arch_id": str,
+    "seed": int,
+    "residual": float,
+    "reached": bool,
+    "steps": int,
+    "file": str,
+}
+_ID_LENGTH = 200  # file names must be shorter than 256
 
 
 class Zoo:
@@ -83,7 +97,7 @@ class Zoo:
         if storage not in get_args(Storage):
             raise ValueError(f"storage must be one of {get_args(Storage)}, got {storage!r}")
         path = Path(path)
-        if (path / "manifest.json").exists():
+        if (path / MANIFEST).exists():
             raise FileExistsError(f"{path} already holds a zoo: open it with Zoo.load")
         path.mkdir(parents=True, exist_ok=True)
         zoo = cls(path, source, storage, [], recipe or {})
@@ -94,22 +108,23 @@ class Zoo:
     def load(cls, path: str | Path | None = None) -> "Zoo":
         """Open the zoo in folder `path`, by default the starter zoo that comes with fpkit."""
         path = zoo_path() if path is None else Path(path)
-        file = path / "manifest.json"
-        if not file.is_file():
-            raise FileNotFoundError(f"{path} holds no zoo: expected {file}")
+        if not (path / MANIFEST).is_file():
+            raise FileNotFoundError(f"{path} holds no zoo: expected {path / MANIFEST}")
         try:
-            manifest = json.loads(file.read_text(encoding="utf-8"))
-            version = manifest["version"]
+            manifest = read_json(member(path, MANIFEST))
+            version = manifest.get("version") if isinstance(manifest, dict) else None
             if version != VERSION:
-                raise ValueError(f"version {version}, this fpkit reads version {VERSION}")
-            entries = [_checked(entry) for entry in manifest["models"]]
+                raise ValueError(f"version {shown(version)}, this fpkit reads version {VERSION}")
+            check_fields(manifest, _FIELDS)
             if manifest["storage"] not in get_args(Storage):
-                raise ValueError(f"storage {manifest['storage']!r} is unknown")
-            return cls(
-                path, manifest["source"], manifest["storage"], entries, dict(manifest["recipe"])
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{file} is no valid zoo manifest: {error}") from error
+                raise ValueError(f"storage {shown(manifest['storage'])} is unknown")
+            entries = [_checked(entry) for entry in manifest["models"]]
+            names = Counter(entry["model_id"] for entry in entries).most_common(1)
+            if names and names[0][1] > 1:
+                raise ValueError(f"the model {names[0][0]} comes twice")
+        except ValueError as error:
+            raise ValueError(f"{path / MANIFEST} is no valid zoo manifest: {error}") from error
+        return cls(path, manifest["source"], manifest["storage"], entries, manifest["recipe"])
 
     def add(self, synthesis: Synthesis) -> None:
         """Store a trained model and its record; an entry of the same id is replaced."""
@@ -155,15 +170,10 @@ class Zoo:
         """Entries of those of these models whose files are complete, in the manifest or not."""
         found = []
         for name in names:
-            file = self.path / _file(*parse_model_id(name))
-            if file.is_file():
-                try:
-                    with safe_open(file, framework="pt") as weights:
-                        entry = _checked(json.loads((weights.metadata() or {})["entry"]))
-                except (SafetensorError, KeyError, TypeError, ValueError):
-                    continue  # not written by this class: it is made anew
-                if entry["model_id"] == name:
-                    found.append(entry)
+            try:
+                found.append(self._read(name)[0])
+            except (ValueError, FileNotFoundError):
+                continue  # not written by this class, or damaged: it is made anew
         return found
 
     @property
@@ -192,18 +202,29 @@ class Zoo:
         """Model `name` in eval mode, float32, without gradients."""
         entry = self.entry(name)
         file = self.path / entry["file"]
-        model = SyntheticModel(ArchSpec.parse(entry["arch_id"]))
         try:
-            weights = {key: value.float() for key, value in load_file(file).items()}
-            missing = model.load_state_dict(weights, strict=False)
-            absent = [k for k in missing.missing_keys if not k.endswith("num_batches_tracked")]
-            if absent or missing.unexpected_keys:
-                raise ValueError(f"missing {absent}, unexpected {missing.unexpected_keys}")
+            stored, model = self._read(name)
+            if stored != entry:
+                raise ValueError("its header and the manifest say different things about it")
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{file} of model {name} is missing from the zoo") from error
-        except (SafetensorError, RuntimeError, ValueError) as error:
+        except ValueError as error:
             raise ValueError(f"{file} does not hold the weights of {name}: {error}") from error
         return model.eval().requires_grad_(False).to(device)
+
+    def _read(self, name: str) -> tuple[dict[str, Any], SyntheticModel]:
+        """Entry and weights in the file of model `name`; ValueError unless all fits together."""
+        spec, seed = parse_model_id(name)
+        model = SyntheticModel(spec)
+        with open_tensors(member(self.path, _file(spec, seed))) as file:
+            entry = _checked(parse_json(file.metadata.get("entry", "null")))
+            if entry["model_id"] != name:
+                raise ValueError(f"it is the file of {entry['model_id']}")
+            wanted = model.state_dict()
+            file.expect(wanted, optional=[k for k in wanted if k.endswith("num_batches_tracked")])
+            weights = {key: value.float() for key, value in file.read().items()}
+        model.load_state_dict(weights, strict=False)
+        return entry, model
 
     @torch.no_grad()
     def apply(self, name: str, images: Tensor) -> Tensor:
@@ -319,7 +340,7 @@ class Zoo:
             for name, value in model.state_dict().items()
             if not name.endswith("num_batches_tracked")
         }
-        header = {"entry": json.dumps(entry)}
+        header = {"entry": json.dumps(entry, allow_nan=False)}
         save_safetensors_atomic(self.path / entry["file"], weights, metadata=header)
 
     def _write_manifest(self) -> None:
@@ -330,7 +351,7 @@ class Zoo:
             "recipe": self.recipe,
             "models": self.entries,
         }
-        write_text_atomic(self.path / "manifest.json", json.dumps(manifest, indent=1) + "\n")
+        write_text_atomic(self.path / MANIFEST, json.dumps(manifest, indent=1) + "\n")
 
 
 def in_bfloat16(model: SyntheticModel) -> SyntheticModel:
@@ -353,15 +374,21 @@ def _file(spec: ArchSpec, seed: int) -> str:
 def parse_model_id(name: str) -> tuple[ArchSpec, int]:
     """Architecture and seed of a model id; the inverse of :func:`fpkit.arch.model_id`."""
     arch_id, _, seed = name.rpartition("/seed")
-    if not seed.isdecimal():
-        raise ValueError(f"a model id must be ARCH_ID/seedN, got {name!r}")
-    return ArchSpec.parse(arch_id), int(seed)
+    if not (seed.isascii() and seed.isdecimal()) or len(name) > _ID_LENGTH:
+        raise ValueError(f"a model id must be ARCH_ID/seedN, got {shown(name)}")
+    spec = ArchSpec.parse(arch_id)
+    if model_id_of(spec, int(seed)) != name:
+        raise ValueError(f"the model id {name} must be written {model_id_of(spec, int(seed))}")
+    return spec, int(seed)
 
 
-def _checked(entry: dict[str, Any]) -> dict[str, Any]:
+def _checked(entry: object) -> dict[str, Any]:
     """`entry` if it fits together; the file name follows from spec and seed, so that a manifest
     cannot point elsewhere."""
-    spec, seed = parse_model_id(entry["model_id"])
-    if (entry["arch_id"], int(entry["seed"]), entry["file"]) != (spec.id, seed, _file(spec, seed)):
-        raise ValueError(f"entry {entry['model_id']!r} does not fit its spec and seed")
-    return dict(entry)
+    known = check_fields(entry, _ENTRY)
+    spec, seed = parse_model_id(known["model_id"])
+    if (known["arch_id"], known["seed"], known["file"]) != (spec.id, seed, _file(spec, seed)):
+        raise ValueError(f"entry {known['model_id']} does not fit its spec and seed")
+    if not 0 <= known["residual"] or known["steps"] < 0:
+        raise ValueError(f"entry {known['model_id']} has a negative residual or number of steps")
+    return dict(known)

@@ -24,6 +24,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from fpkit.arch import ArchSpec
+from fpkit.assets import append_line
 from fpkit.distributed import joined_ranks, rank_device
 from fpkit.images import load_tiles
 from fpkit.parallel import one_thread
@@ -236,8 +237,7 @@ def _build_stack(
     # beside the manifest, as times differ from run to run; a line is appended in one piece
     seconds = [round(synthesis.seconds, 2) for synthesis in made]
     line = json.dumps({"arch_id": arch, "seconds": seconds, "device": device.type})
-    with (zoo.path / TIMES).open("a", encoding="utf-8") as log:
-        log.write(line + "\n")
+    append_line(zoo.path / TIMES, line)
     return entries
 
 
