@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from PIL import Image
@@ -150,14 +151,21 @@ def dark(tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def page() -> Iterator["playwright.Page"]:
+    """A page that must ask nobody but servers of this machine."""
     ARTIFACTS.mkdir(exist_ok=True)
+    asked: set[str] = set()
+    refused: set[str] = set()  # by the page's own content policy
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
         page.set_default_timeout(60_000)
+        page.on("request", lambda request: asked.add(request.url))
+        page.on("requestfailed", lambda one: one.failure == "csp" and refused.add(one.url))
         yield page
         page.evaluate(END_KERNELS)
         browser.close()
+    hosts = {urlsplit(url).hostname for url in asked - refused}
+    assert hosts <= {"127.0.0.1", None}, hosts  # None: data: and blob:
 
 
 def run_all(page: "playwright.Page", url: str) -> None:
