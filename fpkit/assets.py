@@ -140,14 +140,14 @@ def _flush_folder(folder: Path) -> None:
             os.close(handle)
 
 
-_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}  # no more room
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def _explained(error: OSError, path: Path) -> OSError:
     """The same error about `path`, not its temporary, with what to do."""
     reason = error.strerror or str(error)
-    if error.errno in _FULL:
+    if error.errno in FULL:
         reason += ", not written, what was there before is untouched: free some space and try again"
     elif error.errno in _FORBIDDEN:
         reason += ", not written: take another place, or change its permissions"

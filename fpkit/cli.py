@@ -1,13 +1,15 @@
 """The command line: the verbs of the library from a shell.
 
 Results go to stdout, notes and errors to stderr. Exit codes: 0 done (a negative verdict too),
-1 error, 2 wrong usage. A module is loaded only by the verb that needs it.
+1 error, 2 wrong usage, 130 and 143 stopped by Ctrl-C and by SIGTERM. A module is loaded only by
+the verb that needs it.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -19,15 +21,18 @@ from fpkit import (
     cli_app,
     cli_attribute,
     cli_calibrate,
+    cli_enrol,
     cli_export,
     cli_grade,
     cli_lineage,
     cli_make,
     cli_zoo,
 )
+from fpkit.assets import FULL
 from fpkit.bench import METHODS
 from fpkit.cli_io import Verbs, add_verb, note
 from fpkit.degrade import DEGRADATIONS, Degradation
+from fpkit.interrupts import interrupting_signal, termination_interrupts
 from fpkit.residual import RESIDUALS
 from fpkit.stream import StreamConfig
 from fpkit.synthesis import ETA, MAX_STEPS, Precision
@@ -49,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit code 0 or 1. Wrong usage raises SystemExit(2), as argparse does.
+        Exit code 0 or 1, or 128 and the number of the signal that stopped it. Wrong usage raises
+        SystemExit(2), as argparse does.
     """
     parser = build_parser()
     arguments, rest = parser.parse_known_args(argv)
@@ -58,19 +64,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif rest:
         parser.error(f"unknown arguments: {' '.join(rest)}")
     arguments.check(arguments)
+    go_on = _go_on(arguments, sys.argv[1:] if argv is None else argv)
     try:
-        return arguments.run(arguments)
-    except KeyboardInterrupt:
-        note("interrupted")
-        return 1
+        with termination_interrupts():
+            return arguments.run(arguments)
+    except KeyboardInterrupt as error:
+        note(f"interrupted{go_on}")
+        return 128 + interrupting_signal(error)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (ValueError, OSError, KeyError) as error:
         if os.environ.get("FPKIT_DEBUG"):
             raise
-        note(f"error: {_one_line(error)}")
+        stopped = isinstance(error, OSError) and error.errno in FULL
+        note(f"error: {_one_line(error)}{go_on if stopped else ''}")
         return 1
+
+
+def _go_on(arguments: argparse.Namespace, words: Sequence[str]) -> str:
+    """How to go on with this command once it was stopped, for the end of a line."""
+    option = getattr(arguments, "go_on", None)
+    if option is None:
+        return ""
+    if option == "--cache" and not arguments.cache:
+        return ", nothing is kept; a run with --cache DIR can be gone on with"
+    again = ["fpkit", *map(str, words)]
+    if option == "--resume" and not arguments.resume:
+        again.append(option)
+    return f"; what was finished is kept, to go on: {shlex.join(again)}"
 
 
 def _one_line(error: Exception) -> str:
@@ -188,6 +210,7 @@ def _train(verbs: Verbs) -> None:
     add("--initial", metavar="DIR", help="begin with the weights of this extractor")
     add("--teacher", metavar="DIR", help="learn this extractor's embeddings (loss teacher)")
     add("--resume", action="store_true", help="go on from the checkpoint in DIR")
+    parser.set_defaults(go_on="--resume")
     add("--loss", choices=get_args(Loss), help=f"({defaults.loss})")
     add("--models", type=int, help=f"per batch ({stream.models})")
     add("--images", type=int, help=f"per model ({stream.images})")
@@ -207,29 +230,10 @@ def _train(verbs: Verbs) -> None:
 
 
 def _enrol(verbs: Verbs) -> None:
-    parser = add_verb(
-        verbs,
-        "enrol",
-        cli_attribute.enrol,
-        "add models to a gallery, one folder of images each",
-        example="fpkit enrol my.gallery generators/",
-    )
-    parser.add_argument("gallery", metavar="GALLERY", help="gallery file, made if not there")
-    parser.add_argument(
-        "folder", nargs="?", metavar="FOLDER", help="holds one folder of images per model"
-    )
-    parser.add_argument(
-        "--remove", action="append", default=[], metavar="MODEL", help="forget it (repeatable)"
-    )
-    parser.add_argument("--list", action="store_true", help="show what is enrolled")
+    parser = cli_enrol.add_to(verbs)
     _extractor(parser)
     _batch(parser)
-
-    def check(arguments: argparse.Namespace) -> None:
-        if not (arguments.folder or arguments.remove or arguments.list):
-            parser.error("give a FOLDER, --remove MODEL or --list")
-
-    parser.set_defaults(check=check)
+    parser.set_defaults(go_on="again")
 
 
 def _identify(verbs: Verbs) -> None:
@@ -319,6 +323,9 @@ def _bench(verbs: Verbs) -> None:
     add("--recompress", type=int, metavar="QUALITY", help=first)
     worse = f"degrade the probes, repeatable: {', '.join(DEGRADATIONS)}, or another number"
     add("--degrade", action="append", default=[], metavar="NAME", help=worse)
+    kept = "keep what the extractor makes of each image: a run that was stopped goes on from there"
+    add("--cache", metavar="DIR", help=kept)
+    parser.set_defaults(go_on="--cache")
     _extractor(parser)
     _batch(parser)
 

@@ -23,51 +23,12 @@ from fpkit.cli_io import (
     print_json,
     print_table,
 )
-from fpkit.images import ImageReadError, list_models, read_images
+from fpkit.images import ImageReadError, read_images
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from fpkit.extractor import Extractor
-
-
-def enrol(arguments: argparse.Namespace) -> int:
-    """Make or change a gallery."""
-    from fpkit.gallery import Gallery
-
-    extractor = open_extractor(arguments)
-    path = Path(arguments.gallery)
-    if path.is_dir():
-        raise ValueError(f"{path}: is a folder, expected a gallery file, such as my.gallery")
-    if path.exists() or not arguments.folder:
-        gallery = Gallery.load(path, extractor_hash=extractor.hash)
-    else:
-        gallery = Gallery(extractor.hash, extractor.dim)
-    for model in arguments.remove:
-        gallery.remove(model)
-    skipped, total = Skipped(), 0
-    if arguments.folder:
-        models = list_models(arguments.folder)
-        total = sum(map(len, models.values()))
-        enrolled = 0
-        for model, paths in models.items():
-            embeddings = [embedding for _, embedding in embed_readable(extractor, paths, skipped)]
-            if embeddings:
-                gallery.enrol(model, np.stack(embeddings))
-                enrolled += 1
-            else:
-                note(f"{model}: no readable image, not enrolled")
-        if not enrolled:
-            raise ValueError(f"{arguments.folder}: none of its {total} images can be used")
-    if arguments.folder or arguments.remove:
-        gallery.save(path)
-    if arguments.json:
-        print_json({"gallery": str(path), "models": gallery.counts, "skipped": skipped.count})
-    else:
-        print_table(["model", "images"], gallery.counts.items())
-    if len(gallery) == 1:
-        note("one enrolled model: identify can only ever name this one, read its score")
-    return skipped.finish(total, strict=arguments.strict)
 
 
 def identify(arguments: argparse.Namespace) -> int:
@@ -221,6 +182,7 @@ def bench(arguments: argparse.Namespace) -> int:
         degrade=arguments.degrade,
         on_error=skipped,
         progress=sys.stderr.isatty(),
+        cache=arguments.cache,
     )
     print_json(result) if arguments.json else print(format_table(result | {"skipped": []}))
     total = result["images"] + result["photos"] + skipped.count

@@ -53,6 +53,7 @@ def _build(verbs: Verbs) -> None:
     add("--preset", choices=get_args(Preset), required=True, help="which models")
     add("--out", required=True, metavar="DIR", help="the zoo")
     add("--resume", action="store_true", help="go on with the zoo that is in DIR")
+    parser.set_defaults(go_on="--resume")
     add("--tiles", metavar="FILE.npy", help="photograph tiles made by data/photos/make_photos.py")
     add("--device", default="auto", help="auto (default: cuda if there is one), cpu, cuda, ...")
     add("--jobs", type=int, metavar="N", help="processes on the CPU (one per core)")

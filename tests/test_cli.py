@@ -174,7 +174,7 @@ def test_enrol_makes_adds_removes_and_lists(fpkit, tree, extractor, tmp_path):
     path, use = tmp_path / "g", ("--extractor", extractor, "--json")
     made = json.loads(fpkit("enrol", path, tree, *use))
     counts = {"across": 4, "down": 4, "smooth": 4}
-    assert made == {"gallery": str(path), "models": counts, "skipped": 0}
+    assert made == {"gallery": str(path), "models": counts, "skipped": 0, "known": 0}
     removed = json.loads(fpkit("enrol", path, "--remove", "down", "--remove", "smooth", *use))
     assert removed["models"] == {"across": 4}
     write_png(tmp_path / "more" / "across" / "9.png", draw("across", 9))

@@ -37,6 +37,7 @@ CHAINS = [
     "artefacts assets images spectrum extractor training",
     "temporaries assets",
     "locks gallery",
+    "interrupts training",
     "assets embedding_cache baselines features bench",
     "locks zoo zoo_build",
     "locks training",
