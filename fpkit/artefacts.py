@@ -178,11 +178,13 @@ class TensorFile:
     _file: BinaryIO
     _size: int
 
-    def expect(self, wanted: Mapping[str, Tensor], *, optional: Iterable[str] = ()) -> None:
+    def expect(
+        self, wanted: Mapping[str, Tensor], *, optional: Iterable[str] = (), others: bool = False
+    ) -> None:
         """Compare with the tensors that are wanted (those of the device "meta" will do).
 
         Names and shapes must agree, and whether they hold fractions; `optional` ones may be
-        absent.
+        absent, and there may be `others` if that is said.
 
         Raises
         ------
@@ -190,11 +192,11 @@ class TensorFile:
             That names what is missing, unknown or different.
         """
         missing = wanted.keys() - self.layout.keys() - set(optional)
-        unknown = self.layout.keys() - wanted.keys()
+        unknown = set() if others else self.layout.keys() - wanted.keys()
         if missing or unknown:
             raise ValueError(_names("tensor", missing, unknown))
-        for name, (dtype, shape) in self.layout.items():
-            tensor = wanted[name]
+        for name in wanted.keys() & self.layout.keys():
+            tensor, (dtype, shape) = wanted[name], self.layout[name]
             if shape != tuple(tensor.shape):
                 raise ValueError(
                     f"tensor {shown(name)} has the shape {shape}, expected {tuple(tensor.shape)}"

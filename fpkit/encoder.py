@@ -9,11 +9,10 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fpkit.artefacts import member, open_tensors
 from fpkit.assets import encoder_path
 from fpkit.kernels import TRANSPOSED, UPSAMPLERS, upsampling_kernel
 
@@ -105,11 +104,12 @@ def load_encoder(path: str | Path | None = None) -> SharedEncoder:
     folder = encoder_path() if path is None else Path(path)
     encoder = SharedEncoder()
     try:
-        encoder.load_state_dict(
-            {name: value.float() for name, value in load_file(folder / WEIGHTS).items()}
-        )
-    except (SafetensorError, RuntimeError) as error:
+        with open_tensors(member(folder, WEIGHTS)) as file:
+            file.expect(encoder.state_dict())
+            weights = {name: value.float() for name, value in file.read().items()}
+    except ValueError as error:
         raise ValueError(f"{folder / WEIGHTS} holds no shared encoder: {error}") from error
+    encoder.load_state_dict(weights)
     return encoder.eval().requires_grad_(False)
 
 

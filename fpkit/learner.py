@@ -2,13 +2,14 @@
 
 import json
 from dataclasses import asdict
+from functools import reduce
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fpkit.artefacts import check_fields, open_tensors, parse_json, shown
 from fpkit.assets import save_safetensors_atomic
 from fpkit.distributed import Ranks, share_batch_norm
 from fpkit.extractor import Extractor, build_extractor
@@ -18,6 +19,8 @@ from fpkit.stream import FingerprintStream
 from fpkit.train_plan import TrainConfig
 
 Row = dict[str, float]  # of the log: step, loss, seconds, sometimes figures of the validation
+
+HEADER_BYTES = 2**26  # of a checkpoint: its log takes some 80 bytes a step
 
 # what may change between two parts of one training without changing its result; the number of
 # steps may until the learning rate begins to fall
@@ -173,38 +176,69 @@ class Learner:
         ValueError
             If it is damaged, or was made with another configuration.
         """
+        modules = dict(self.modules.state_dict())
         try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                stored = json.loads(metadata["config"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}
-        except (SafetensorError, KeyError, ValueError) as error:
+            with open_tensors(path, header=HEADER_BYTES) as file:
+                step, seconds, log = _progress(file.metadata)
+                changed = self._changed(file.metadata, step)
+                if not changed:
+                    # of a parameter that never had a gradient the optimiser keeps nothing
+                    kept = {
+                        index: several
+                        for index, several in self._optimiser_tensors().items()
+                        if several.keys() & file.layout.keys()
+                    }
+                    file.expect(reduce(dict.__or__, kept.values(), modules))
+                    tensors = file.read()
+        except ValueError as error:
             raise ValueError(f"{path} is no checkpoint of fpkit: {error}") from error
-        self._check(path, stored, metadata)
-        self.modules.load_state_dict(
-            {k: v for k, v in tensors.items() if not k.startswith("optimiser.")}
-        )
-        state = self.optimiser.state_dict()
-        for index, (name, _) in enumerate(self.modules.named_parameters()):
-            prefix = f"optimiser.{name}."
-            found = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-            if found:
-                state["state"][index] = found
-        self.optimiser.load_state_dict(state)
-        return int(metadata["step"]), float(metadata["seconds"]), json.loads(metadata["log"])
-
-    def _check(self, path: Path, stored: dict[str, object], metadata: dict[str, str]) -> None:
-        """Refuse a checkpoint that this training would not have come to."""
-        ours = json.loads(json.dumps(asdict(self.config)))
-        changed = [key for key in ours if stored.get(key) != ours[key] and key not in _FREE]
-        if metadata.get("synthesis") != self.synthesis:
-            changed.append("synthesizer or zoo")
-        theirs = TrainConfig(steps=int(str(stored["steps"])), decay=self.config.decay)
-        differ = theirs.steps != self.config.steps
-        if differ and int(metadata["step"]) > min(self.config.fall, theirs.fall):
-            changed.append("steps")
         if changed:
             raise ValueError(
                 f"{path} was made with another configuration ({', '.join(changed)} differ): "
                 "take the same options, or another folder"
             )
+        self.modules.load_state_dict({name: tensors[name] for name in modules})
+        state = self.optimiser.state_dict()
+        for index, several in kept.items():
+            state["state"][index] = {name.rpartition(".")[2]: tensors[name] for name in several}
+        self.optimiser.load_state_dict(state)
+        return step, seconds, log
+
+    def _optimiser_tensors(self) -> dict[int, dict[str, Tensor]]:
+        """What the optimiser may keep for each parameter, by the names that `save` gives it."""
+        return {
+            index: {
+                f"optimiser.{name}.step": torch.zeros(()),
+                f"optimiser.{name}.exp_avg": parameter,
+                f"optimiser.{name}.exp_avg_sq": parameter,
+            }
+            for index, (name, parameter) in enumerate(self.modules.named_parameters())
+        }
+
+    def _changed(self, metadata: dict[str, str], step: int) -> list[str]:
+        """In what this training, which would not have come to this checkpoint, differs."""
+        stored = parse_json(metadata.get("config", "null"))
+        if not isinstance(stored, dict) or type(stored.get("steps")) is not int:
+            raise ValueError("its configuration has no number of steps")
+        ours = json.loads(json.dumps(asdict(self.config)))
+        changed = [key for key in ours if stored.get(key) != ours[key] and key not in _FREE]
+        if metadata.get("synthesis") != self.synthesis:
+            changed.append("synthesizer or zoo")
+        theirs = TrainConfig(steps=stored["steps"], decay=self.config.decay)
+        differ = theirs.steps != self.config.steps
+        if differ and step > min(self.config.fall, theirs.fall):
+            changed.append("steps")
+        return changed
+
+
+def _progress(metadata: dict[str, str]) -> tuple[int, float, list[Row]]:
+    """Step, seconds and log of a checkpoint's header."""
+    kinds: dict[str, type] = {"step": int, "seconds": float, "log": list}
+    stored = {name: parse_json(metadata.get(name, "null")) for name in kinds}
+    step, seconds, log = check_fields(stored, kinds).values()
+    for row in log:
+        if not isinstance(row, dict) or {type(v) for v in row.values()} - {int, float}:
+            raise ValueError(f"its log has the row {shown(row)}")
+    if seconds < 0 or [row.get("step") for row in log] != list(range(1, step + 1)):
+        raise ValueError(f"its log does not lead to step {step}")
+    return step, float(seconds), log

@@ -11,15 +11,16 @@ from functools import lru_cache
 from typing import Literal, get_args
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fpkit.artefacts import open_tensors
 from fpkit.assets import denoiser_path
 
 ResidualName = Literal["none", "median", "highpass", "dncnn"]
 RESIDUALS: tuple[ResidualName, ...] = get_args(ResidualName)
 DnCNNVariant = Literal["dncnn6N", "dncnn17N"]
+DEPTHS: dict[DnCNNVariant, int] = {"dncnn6N": 6, "dncnn17N": 17}
 
 # At the noise level below, the 6-layer network denoises as well as the 17-layer one (a photograph
 # from 34.2 dB to 37.9 and 37.8 dB) for a quarter of the work.
@@ -169,9 +170,14 @@ def load_dncnn(variant: DnCNNVariant = "dncnn17N") -> DnCNN:
         raise ValueError(
             f"variant must be one of {', '.join(get_args(DnCNNVariant))}, got {variant!r}"
         )
-    weights = load_file(denoiser_path() / f"{variant}.safetensors")
-    model = DnCNN(depth=len(weights) // 2)
-    model.load_state_dict({f"layers.{name}": tensor for name, tensor in weights.items()})
+    path = denoiser_path() / f"{variant}.safetensors"
+    model = DnCNN(depth=DEPTHS[variant])
+    try:
+        with open_tensors(path) as file:
+            file.expect(model.layers.state_dict())
+            model.layers.load_state_dict(file.read())
+    except ValueError as error:
+        raise ValueError(f"{path} holds no denoiser, reinstall fpkit: {error}") from error
     return model.eval().requires_grad_(False)
 
 

@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional
 
 from fpkit.arch import ArchSpec
+from fpkit.artefacts import member, open_tensors
 from fpkit.assets import save_safetensors_atomic, swap_path
 from fpkit.generators import Generator, make_encoder
 from fpkit.images import quantise
@@ -37,6 +37,7 @@ from fpkit.residual import residual
 from fpkit.spectrum import power_spectrum
 
 PairName = Literal["deconv", "shuffle"]
+_PARTS = ("encoder", "first", "second")  # networks of a pair, in files
 _CHUNK = 32  # images painted at once
 _FLOOR = 1e-8  # of the power: 8-bit rounding alone leaves (1/255)^2 / 12 = 1.3e-6
 
@@ -281,18 +282,31 @@ def load_swap_pair(name: PairName = "deconv", *, folder: str | Path | None = Non
     """
     if name not in get_args(PairName):
         raise ValueError(f"name must be one of {get_args(PairName)}, got {name!r}")
-    path = (swap_path() if folder is None else Path(folder)) / f"{name}.safetensors"
+    path = member(swap_path() if folder is None else folder, f"{name}.safetensors")
+    if not path.is_file():
+        raise FileNotFoundError(f"no pair of generators at {path}")
+    try:
+        with open_tensors(path) as file:
+            spec = ArchSpec.parse(file.metadata.get("arch_id", ""))
+            models = make_encoder(), Generator(spec), Generator(spec)
+            wanted = {
+                f"{part}.{key}": tensor
+                for part, model in zip(_PARTS, models, strict=True)
+                for key, tensor in model.state_dict().items()
+            }
+            _, shape = file.layout.get("classifier.mean", (None, ()))
+            features = torch.empty(shape[:1], device="meta")  # images of any size were allowed
+            wanted |= {f"classifier.{f.name}": features for f in fields(SpectrumClassifier)}
+            wanted["classifier.bias"] = torch.empty(())
+            file.expect(wanted)
+            stored = file.read()
+    except ValueError as error:
+        raise ValueError(f"{path} holds no pair of generators: {error}") from error
     parts: dict[str, dict[str, Tensor]] = {}
-    with safe_open(path, "pt") as file:
-        spec = ArchSpec.parse(file.metadata()["arch_id"])
-        for key in file.keys():
-            part, _, rest = key.partition(".")
-            tensor = file.get_tensor(key)
-            parts.setdefault(part, {})[rest] = (
-                tensor.float() if tensor.is_floating_point() else tensor
-            )
-    models = make_encoder(), Generator(spec), Generator(spec)
-    for model, part in zip(models, ("encoder", "first", "second"), strict=True):
+    for key, tensor in stored.items():
+        part, _, rest = key.partition(".")
+        parts.setdefault(part, {})[rest] = tensor.float() if tensor.is_floating_point() else tensor
+    for model, part in zip(models, _PARTS, strict=True):
         model.load_state_dict(parts[part])
         model.eval().requires_grad_(False)
     encoder, first, second = models

@@ -11,16 +11,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from fpkit.artefacts import open_tensors
 from fpkit.assets import write_text_atomic
 from fpkit.distributed import Ranks, joined_ranks, rank_device
 from fpkit.embedder import WEIGHTS
 from fpkit.extractor import Extractor, build_extractor, load_extractor
-from fpkit.learner import Learner, Row
+from fpkit.learner import HEADER_BYTES, Learner, Row
 from fpkit.paper import PaperExtractor
 from fpkit.stream import FingerprintStream, Sources
 from fpkit.synthesizer import RandomSynthesizer, Synthesizer, ZooSynthesizer
@@ -286,14 +285,16 @@ def _begun(folder: Path, config: TrainConfig) -> Extractor | PaperExtractor:
     extractor = build_extractor(config.extractor)
     prefix = "extractor."
     try:
-        tensors = load_file(folder / CHECKPOINT)
-        extractor.load_state_dict(
-            {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        )
-    except (SafetensorError, RuntimeError) as error:
+        with open_tensors(folder / CHECKPOINT, header=HEADER_BYTES) as file:
+            file.expect({prefix + k: v for k, v in extractor.state_dict().items()}, others=True)
+            tensors = file.read()
+    except ValueError as error:
         raise ValueError(
             f"{folder / CHECKPOINT} is no checkpoint of a {config.extractor}: {error}"
         ) from error
+    extractor.load_state_dict(
+        {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    )
     return extractor
 
 
