@@ -148,7 +148,8 @@ def open_image(data: bytes, *, max_pixels: int) -> Image.Image:
     except Image.UnidentifiedImageError:
         raise ImageReadError(f"cannot be decoded, damaged? (no head of a {form} file)") from None
     except Image.DecompressionBombError as error:  # Pillow has a limit of its own
-        raise ImageReadError(f"{_too_large(max_pixels)} ({error})") from None
+        own = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise ImageReadError(_too_large(max_pixels) if max_pixels <= own else str(error)) from None
     _check_size(image, form, len(bare), max_pixels)
     return image
 
