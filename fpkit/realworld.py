@@ -14,15 +14,14 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from tqdm import tqdm
 
+from fpkit.artefacts import check_fields, member, open_tensors, read_json, shown
 from fpkit.assets import realworld_path, save_safetensors_atomic, write_text_atomic
 from fpkit.fidelity import CROP, Population, image_power, ring_profile
 from fpkit.images import ImageReadError, read_image
@@ -32,6 +31,9 @@ from fpkit.spectrum import to_db
 
 FloatArray = NDArray[np.float64]
 VERSION = 1
+MAX_DB = 300  # of a power, which a double holds up to 3080
+MAX_IMAGES = 2**24  # of one model
+MAX_BYTES = 2**26  # 64 MiB of spectra: 1,500 models
 RESIDUALS: tuple[ResidualName, ...] = ("median", "none")
 
 
@@ -103,31 +105,58 @@ def real_fingerprints(path: str | Path | None = None) -> list[RealFingerprint]:
         if not file.is_file():
             raise FileNotFoundError(f"{folder} holds no fingerprints: expected {file}")
     try:
-        content = json.loads(card.read_text(encoding="utf-8"))
-        if content["version"] != VERSION:
-            raise ValueError(f"version {content['version']}, this fpkit reads version {VERSION}")
-        tensors = {name: tensor.double().numpy() for name, tensor in load_file(weights).items()}
-        residuals = content["residuals"]
-        spectra = {
-            name: 10 ** (_whole_plane(tensors[f"spectra.{name}"]) / 10) for name in residuals
-        }
-        rows = content["models"]
+        residuals, rows = _stored_rows(read_json(member(folder, card.name)))
         ends = np.cumsum([row["images"] for row in rows])
-        for name, tensor in tensors.items():
-            expected = len(rows) if name.startswith("spectra.") else ends[-1]
-            if len(tensor) != expected:
-                raise ValueError(f"{name} has {len(tensor)} rows for {expected}: mixed files?")
-        profiles = {name: np.split(tensors[f"profiles.{name}"], ends[:-1]) for name in residuals}
-        return [
-            RealFingerprint(
-                **{word: tuple(v) if isinstance(v := row[word], list) else v for word in _WORDS},
-                spectra={name: spectra[name][i] for name in residuals},
-                profiles={name: profiles[name][i] for name in residuals},
-            )
-            for i, row in enumerate(rows)
-        ]
-    except (KeyError, IndexError, TypeError, ValueError, SafetensorError) as error:
+        with open_tensors(member(folder, weights.name), most=MAX_BYTES) as file:
+            wanted = {}
+            for name in residuals:
+                wanted[f"spectra.{name}"] = torch.empty(
+                    len(rows), CROP, CROP // 2 + 1, device="meta"
+                )
+                wanted[f"profiles.{name}"] = torch.empty(ends[-1], CROP // 2, device="meta")
+            for name in wanted.keys() & file.layout.keys():
+                found, expected = file.layout[name][1][:1], tuple(wanted[name].shape[:1])
+                if found != expected:
+                    raise ValueError(f"{name} has {found[0]} rows for {expected[0]}: mixed files?")
+            file.expect(wanted)
+            tensors = {name: tensor.double().numpy() for name, tensor in file.read().items()}
+        spectra = {name: _whole_plane(tensors[f"spectra.{name}"]) for name in residuals}
+        if max(float(np.abs(plane).max()) for plane in spectra.values()) > MAX_DB:
+            raise ValueError(f"a spectrum is beyond {MAX_DB} dB")
+    except (IndexError, ValueError) as error:
         raise ValueError(f"{folder} holds no valid fingerprints: {error}") from error
+    profiles = {name: np.split(tensors[f"profiles.{name}"], ends[:-1]) for name in residuals}
+    return [
+        RealFingerprint(
+            **{word: tuple(v) if isinstance(v := row[word], list) else v for word in _WORDS},
+            spectra={name: 10 ** (spectra[name][i] / 10) for name in residuals},
+            profiles={name: profiles[name][i] for name in residuals},
+        )
+        for i, row in enumerate(rows)
+    ]
+
+
+def _stored_rows(content: object) -> tuple[list[ResidualName], list[dict[str, Any]]]:
+    """Residuals and models of a card, if all of it is as :func:`save_fingerprints` writes it."""
+    version = content.get("version") if isinstance(content, dict) else None
+    if version != VERSION:
+        raise ValueError(f"version {shown(version)}, this fpkit reads version {VERSION}")
+    kinds = {"version": int, "source": str, "crop": int, "residuals": list, "models": list}
+    card = check_fields(content, kinds)
+    residuals, rows = card["residuals"], card["models"]
+    known = [name for name in get_args(ResidualName) if name in residuals]
+    if not known or sorted(known) != sorted(map(str, residuals)) or card["crop"] != CROP:
+        raise ValueError(f"its residuals are {shown(residuals)}, its crop is {card['crop']}")
+    if not rows:
+        raise ValueError("it has no models")
+    lists = {"images": int, "sizes": list, "sources": list}
+    for row in rows:
+        check_fields(row, {word: lists.get(word, str) for word in _WORDS})
+        if not 1 <= row["images"] <= MAX_IMAGES:
+            raise ValueError(f"{shown(row['model'])} has {row['images']} images")
+        if not all(isinstance(text, str) for text in (*row["sizes"], *row["sources"])):
+            raise ValueError(f"sizes and sources of {shown(row['model'])} must be strings")
+    return residuals, rows
 
 
 def save_fingerprints(
