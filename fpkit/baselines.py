@@ -52,6 +52,7 @@ class EmbeddingModel(Protocol):
     """What is needed of an extractor: :class:`fpkit.extractor.Extractor` has it."""
 
     hash: str
+    dim: int
 
     def embed(self, images: Tensor | Sequence[Tensor]) -> Tensor: ...
 

@@ -197,7 +197,7 @@ def _keep_in(
         return nullcontext()
     for method in methods:
         if isinstance(method, ExtractorMethod):
-            method.cache = EmbeddingCache(cache, method.extractor.hash)
+            method.cache = EmbeddingCache(cache, method.extractor.hash, method.extractor.dim)
             return method.cache
     raise ValueError(f"cache {cache} is for the extractor: name it among the methods")
 

@@ -16,9 +16,9 @@ from types import TracebackType
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from fpkit.artefacts import HEADER_BYTES, open_tensors, parse_json, shown
 from fpkit.assets import save_safetensors_atomic
 
 FORMAT = "fpkit-embeddings-1"
@@ -43,6 +43,8 @@ class EmbeddingCache:
         Made if it is not there; extractors may share it. Several processes may, too.
     extractor_hash
         ``extractor.hash``: embeddings of other extractors are not seen.
+    dim
+        Length of its embeddings.
     every
         Seconds between two writes.
 
@@ -56,9 +58,12 @@ class EmbeddingCache:
     Every write is a new safetensors file, whole or not at all, named after what it holds.
     """
 
-    def __init__(self, folder: str | Path, extractor_hash: str, *, every: float = EVERY) -> None:
+    def __init__(
+        self, folder: str | Path, extractor_hash: str, dim: int, *, every: float = EVERY
+    ) -> None:
         self.folder = Path(folder)
         self.extractor_hash = extractor_hash
+        self.dim = dim
         self.every = every
         self._known: dict[str, Seen] = {}
         self._new: dict[str, Seen] = {}
@@ -113,17 +118,25 @@ class EmbeddingCache:
 
     def _read(self, file: Path) -> dict[str, Seen]:
         try:
-            with safe_open(file, framework="pt") as stored:
-                header = stored.metadata() or {}
+            with open_tensors(file, header=HEADER_BYTES) as stored:
+                header = stored.metadata
                 if header.get("format") != FORMAT:
-                    raise ValueError(f"its format is {header.get('format')!r}, not {FORMAT!r}")
-                vectors = stored.get_tensor("embeddings").numpy()
-                seconds = stored.get_tensor("seconds").tolist()
-            if header["extractor_hash"] != self.extractor_hash:
-                return {}
-            pairs = zip(vectors, seconds, strict=True)
-            return dict(zip(json.loads(header["images"]), pairs, strict=True))
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+                    raise ValueError(f"its format is {shown(header.get('format'))}, not {FORMAT}")
+                if header.get("extractor_hash") != self.extractor_hash:
+                    return {}
+                keys = parse_json(header.get("images", "null"))
+                if type(keys) is not list or {type(key) for key in keys} != {str}:
+                    raise ValueError(f"its images are {shown(keys)}")
+                wanted = {
+                    "embeddings": (torch.float32, (len(keys), self.dim)),
+                    "seconds": (torch.float64, (len(keys),)),
+                }
+                if stored.layout != wanted:
+                    raise ValueError(f"it holds {shown(stored.layout)}, expected {shown(wanted)}")
+                tensors = stored.read()
+        except ValueError as error:
             raise ValueError(
                 f"{file} holds no embeddings, or is damaged: delete it ({error})"
             ) from error
+        pairs = zip(tensors["embeddings"].numpy(), tensors["seconds"].tolist(), strict=True)
+        return dict(zip(keys, pairs, strict=True))

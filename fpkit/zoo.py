@@ -22,6 +22,7 @@ from fpkit.artefacts import check_fields, member, open_tensors, parse_json, read
 from fpkit.assets import save_safetensors_atomic, write_text_atomic, zoo_path
 from fpkit.blocks import MixedConv2d, SyntheticModel, stack_models
 from fpkit.images import quantise
+from fpkit.locks import locked
 from fpkit.parallel import map_on_cores
 from fpkit.synthesis import Precision, Synthesis
 
@@ -97,11 +98,12 @@ class Zoo:
         if storage not in get_args(Storage):
             raise ValueError(f"storage must be one of {get_args(Storage)}, got {storage!r}")
         path = Path(path)
-        if (path / MANIFEST).exists():
-            raise FileExistsError(f"{path} already holds a zoo: open it with Zoo.load")
         path.mkdir(parents=True, exist_ok=True)
         zoo = cls(path, source, storage, [], recipe or {})
-        zoo._write_manifest()
+        with locked(path / MANIFEST):
+            if (path / MANIFEST).exists():
+                raise FileExistsError(f"{path} already holds a zoo: open it with Zoo.load")
+            zoo._write_manifest()
         return zoo
 
     @classmethod
@@ -153,18 +155,22 @@ class Zoo:
     ) -> None:
         """Take the entries of written models into the manifest, replacing those of equal id.
 
-        With `order`, a sequence of model ids that has all of them, the manifest is sorted by it.
+        What another process has added to the manifest meanwhile stays in it, and comes into this
+        zoo. With `order`, a sequence of model ids, the manifest is sorted by it.
         """
-        known = {entry["model_id"]: entry for entry in self.entries}
-        for entry in entries:
-            known.pop(entry["model_id"], None)
-            known[entry["model_id"]] = entry
-        self.entries = list(known.values())
-        self._models.clear()
-        if order is not None:
-            place = {name: i for i, name in enumerate(order)}
-            self.entries.sort(key=lambda entry: place[entry["model_id"]])
-        self._write_manifest()
+        with locked(self.path / MANIFEST):
+            known = {entry["model_id"]: entry for entry in self.entries}
+            for entry in Zoo.load(self.path).entries:
+                known.setdefault(entry["model_id"], entry)
+            for entry in entries:
+                known.pop(entry["model_id"], None)
+                known[entry["model_id"]] = entry
+            self.entries = list(known.values())
+            self._models.clear()
+            if order is not None:
+                place = {name: i for i, name in enumerate(order)}
+                self.entries.sort(key=lambda entry: place.get(entry["model_id"], len(place)))
+            self._write_manifest()
 
     def written(self, names: Iterable[str]) -> list[dict[str, Any]]:
         """Entries of those of these models whose files are complete, in the manifest or not."""

@@ -8,11 +8,15 @@ nor on how often it was interrupted.
 import json
 import math
 import os
+import signal
 import sys
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 from threading import Thread
@@ -27,9 +31,11 @@ from fpkit.arch import ArchSpec
 from fpkit.assets import append_line
 from fpkit.distributed import joined_ranks, rank_device
 from fpkit.images import load_tiles
+from fpkit.locks import locked
 from fpkit.parallel import one_thread
 from fpkit.procedural import procedural_images
 from fpkit.synthesis import synthesize_stack
+from fpkit.temporaries import sweep
 from fpkit.zoo import Zoo
 from fpkit.zoo_plan import ZooPlan
 
@@ -114,15 +120,18 @@ def build_zoo(
     Notes
     -----
     An interruption at any moment, a kill too, loses only the stacks in work: model files appear
-    whole, and what was not in the manifest yet is found by its header. ``times.jsonl`` in the
-    folder notes the seconds that each model of a stack took.
+    whole, and what was not in the manifest yet is found by its header. While one process builds,
+    another one is refused (BlockingIOError). ``times.jsonl`` in the folder notes the seconds that
+    each model of a stack took.
     """
     order = plan.model_ids
     device = rank_device(device)
     out = Path(out)
-    with joined_ranks() as joined:  # only flags are exchanged: no GPU is needed
+    with ExitStack() as stack, joined_ranks() as joined:  # flags are exchanged: needs no GPU
         rank, ranks, meet = joined.rank, joined.count, joined.meet
         if rank == 0:
+            out.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(out, wait=0))
             zoo = _open(out, plan, source, resume)
             zoo.register(zoo.written(set(order) - set(zoo)), order=order)
         meet()
@@ -205,18 +214,29 @@ def _stacks(
                 yield _build_stack(plan, arch, images, zoo, device)
         return
     # spawn: a fork of a process in which torch has started threads may hang
-    with ProcessPoolExecutor(
-        jobs, get_context("spawn"), initializer=_start_worker, initargs=(plan, images, zoo)
-    ) as pool:
-        waiting: set[Future[list[dict[str, Any]]]] = {pool.submit(_work, arch) for arch in archs}
-        try:
-            while waiting:
-                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield future.result()
-        finally:
-            for future in waiting:
-                future.cancel()
+    context = get_context("spawn")
+    ends, alive = context.Pipe(duplex=False)
+    given = plan, images, zoo, ends
+    pool = ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=given)
+    try:
+        with pool:
+            waiting = {pool.submit(_work, arch) for arch in archs}
+            try:
+                while waiting:
+                    done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        yield future.result()
+            except BaseException:
+                alive.close()  # nobody waits for stacks that would be lost
+                raise
+    except BrokenProcessPool as error:
+        raise ChildProcessError(
+            "a process that trained models was killed, perhaps for want of memory: resume the "
+            f"build with fewer than {jobs} jobs"
+        ) from error
+    finally:
+        alive.close()
+        ends.close()
 
 
 def _build_stack(
@@ -244,18 +264,19 @@ def _build_stack(
 _worker: tuple[ZooPlan, Tensor, Zoo] | None = None  # of a worker process
 
 
-def _start_worker(plan: ZooPlan, images: Tensor, zoo: Zoo) -> None:
+def _start_worker(plan: ZooPlan, images: Tensor, zoo: Zoo, ends: Connection) -> None:
     global _worker
-    Thread(target=_follow_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all: the parent decides
+    Thread(target=_follow_parent, args=(ends,), daemon=True).start()
     torch.set_num_threads(1)
     _worker = plan, images, zoo
 
 
-def _follow_parent() -> None:
-    """End this process when its parent is gone: a killed build must not go on unseen."""
-    parent = parent_process()
-    assert parent is not None  # this is a worker
-    parent.join()
+def _follow_parent(ends: Connection) -> None:
+    """End this process when its parent closes the other end of a pipe, as its death does: a
+    build that was stopped or killed must not go on unseen."""
+    with suppress(EOFError):
+        ends.recv()
     os._exit(1)
 
 
@@ -284,8 +305,7 @@ def _open(out: Path, plan: ZooPlan, source: str, resume: bool) -> Zoo:
             f"{out} was built with another {', '.join(differing)}: give the same options to resume "
             "it, or build elsewhere"
         )
-    for part in out.glob(".*.part"):  # of files that a killed build was writing
-        part.unlink()
+    sweep(out)  # what a killed build was writing
     return zoo
 
 

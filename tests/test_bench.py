@@ -557,6 +557,7 @@ def test_same_seed_same_figures(tmp_path):
 
 class FakeExtractor:
     hash = "abc"
+    dim = 2
 
     def embed(self, images):
         return torch.nn.functional.normalize(images.mean(dim=(-2, -1)) - 0.5, dim=1)

@@ -12,6 +12,7 @@ import torch
 from fpkit.arch import AXES, ArchSpec
 from fpkit.cli import main
 from fpkit.procedural import procedural_images
+from fpkit.temporaries import temporary_beside
 from fpkit.zoo import Zoo
 from fpkit.zoo_build import build_zoo, summary, training_images
 from fpkit.zoo_plan import ZooPlan, preset_plan
@@ -70,10 +71,11 @@ def test_a_build_goes_on_where_it_was_interrupted(tmp_path, images, whole):
     zoo = build_zoo(part, images, out=out, source="four", jobs=1, progress=False)
     zoo.recipe = whole.recipe
     zoo.entries = zoo.entries[:1]  # the last file is there, its entry was not written
-    zoo.register([])
+    zoo._write_manifest()
     half = out / whole.entries[2]["file"]
     half.write_bytes(b"half a file")
-    (out / f".{whole.entries[3]['file']}.1234.part").write_bytes(b"killed while writing")
+    dead = temporary_beside(half).name.replace(f"-{os.getpid()}-", "-99999999-")
+    (out / dead).write_bytes(b"killed while writing")
     options = {"out": out, "source": "four", "jobs": 1, "progress": False}
     with pytest.raises(FileExistsError, match="already holds a zoo"):
         build_zoo(PLAN, images, **options)
