@@ -342,7 +342,7 @@ def _bench(verbs: Verbs) -> None:
 
 
 def _lab(verbs: Verbs) -> None:
-    text = "open the notebooks in JupyterLab; further arguments go to it"
+    text = "open the notebooks in JupyterLab, for this machine only; further arguments go to it"
     add_verb(verbs, "lab", lab, text, example="fpkit lab --no-browser")
 
 
@@ -368,7 +368,7 @@ def lab(arguments: argparse.Namespace) -> int:
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
         "--LabApp.extension_manager=readonly",
     ]
-    command = [sys.executable, "-m", "jupyterlab", *root, *place, *silent, *arguments.rest]
+    command = [sys.executable, "-m", "fpkit.lab_server", *root, *place, *silent, *arguments.rest]
     if os.name == "posix":
         os.execv(sys.executable, command)  # Ctrl-C then talks to Jupyter itself
     return subprocess.call(command)

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import html
+import os
 import secrets
 import socket
 import sys
 import threading
 import time
 import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from fpkit.cli_io import Verbs, add_verb, note
+from fpkit.jail import Jail
 
 HOST = "127.0.0.1"  # loopback: nobody else on the network sees the page
 PORT = 8866
 PAGE = Path(__file__).resolve().parent / "app_page.py"
-MAX_UPLOAD = 256 * 2**20  # bytes in one message; the default of 10 MB cuts the connection
+FOLDER = "FPKIT_APP_FOLDER"  # of the environment: what the page may read
+DEBUG = "FPKIT_DEBUG"
 PATIENCE = 60.0  # seconds for the server to start
 
 
@@ -29,7 +34,12 @@ def add_to(verbs: Verbs) -> None:
         "app",
         app,
         "serve attribution and synthesis as a page in the browser, for lectures",
-        example="fpkit app --port 8900",
+        example="fpkit app --folder generators/",
+    )
+    parser.add_argument(
+        "--folder",
+        metavar="DIR",
+        help="the only folder that the page may read from (none: it takes uploads only)",
     )
     parser.add_argument("--port", type=int, default=PORT, help=f"({PORT})")
     parser.add_argument(
@@ -48,55 +58,40 @@ def app(arguments: argparse.Namespace) -> int:
     for module in ("voila", "ipykernel", "ipywidgets"):
         if find_spec(module) is None:
             raise ValueError(f"{module} is not installed: pip install 'fpkit[lab]'")
+    os.environ.pop(FOLDER, None)
+    if arguments.folder is not None:
+        os.environ[FOLDER] = str(Jail(Path(arguments.folder)).root)  # the page's process reads it
     _check_free(arguments.port)
     from traitlets.config import Config
-    from voila.app import Voila
 
-    class Server(Voila):
-        def load_config_file(self, *_: Any, **__: Any) -> None:
-            """Settings of the user's other servers, such as their address, are not for this one."""
+    from fpkit.app_server import Server, server_traits
 
-    token = secrets.token_urlsafe(16)
+    token = secrets.token_urlsafe(32)
     url = f"http://{HOST}:{arguments.port}/?token={token}"
-    threading.Thread(
-        target=_announce, args=(url, arguments.port, not arguments.no_browser), daemon=True
-    ).start()
-    config = Config(server_traits(arguments.port, token))
-    Server.launch_instance(argv=[str(PAGE)], config=config)
+    with _way_in(url) as file:
+        threading.Thread(
+            target=_announce,
+            args=(url, arguments.port, None if arguments.no_browser else file),
+            daemon=True,
+        ).start()
+        traits = server_traits(arguments.port, token, tracebacks=DEBUG in os.environ)
+        Server.launch_instance(argv=[str(PAGE)], config=Config(traits))
     return 0
 
 
-def server_traits(port: int, token: str) -> dict[str, dict[str, Any]]:
-    """Traits of the Voila server: loopback only, with a token, one page, no other port.
+@contextmanager
+def _way_in(url: str) -> Iterator[Path]:
+    """A file that leads a browser to the page: on its command line all could see the token."""
+    from jupyter_core.paths import jupyter_runtime_dir, secure_write
 
-    The token keeps out other users of the machine; refusing foreign host names keeps out web
-    pages that point a name of theirs to 127.0.0.1.
-    """
-    return {
-        "Voila": {
-            "ip": HOST,
-            "port": port,
-            "port_retries": 0,
-            "open_browser": False,
-            "token": token,
-            "log_level": "WARN",
-            "tornado_settings": {
-                "allow_remote_access": False,
-                "websocket_max_message_size": MAX_UPLOAD,
-            },
-        },
-        "VoilaConfiguration": {
-            "extension_language_mapping": {".py": "python"},
-            "language_kernel_mapping": {"python": "python3"},
-            "show_tracebacks": True,
-            # what else is installed in JupyterLab is of no use to the page, and delays it
-            "extension_allowlist": [
-                "@jupyter-widgets/jupyterlab-manager",
-                "@voila-dashboards/widgets-manager8",
-                "anywidget",
-            ],
-        },
-    }
+    file = Path(jupyter_runtime_dir()) / f"fpkit-app-{os.getpid()}.html"
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with secure_write(str(file)) as out:  # nobody else may read it
+        out.write(f'<meta http-equiv="refresh" content="0; url={html.escape(url)}">')
+    try:
+        yield file
+    finally:
+        file.unlink(missing_ok=True)
 
 
 def _check_free(port: int) -> None:
@@ -111,8 +106,8 @@ def _check_free(port: int) -> None:
             ) from None
 
 
-def _announce(url: str, port: int, browse: bool) -> None:
-    """Once the server answers, print its address and open it."""
+def _announce(url: str, port: int, file: Path | None) -> None:
+    """Once the server answers, print its address and, by way of a file, open it."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         try:
@@ -121,7 +116,7 @@ def _announce(url: str, port: int, browse: bool) -> None:
             time.sleep(0.1)
             continue
         print(url, flush=True)
-        note("Ctrl-C ends it")
-        if browse and not webbrowser.open(url):
+        note("Ctrl-C ends it; whoever has this address can use the page")
+        if file is not None and not webbrowser.open(file.as_uri()):
             note("no browser found: open the address yourself")
         return

@@ -22,7 +22,8 @@ else:
 ROOT = Path(__file__).resolve().parent.parent
 OUTER = {"plots", "pictures", "panel", "widgets", "teach", "grading", "cli", "__main__"}
 OUTER |= {"block_explorer", "synthesis_explorer", "fingerprint_browser", "training_monitor"}
-OUTER |= {"upload", "live_figure", "desk_controls", "desk_figures", "app_page"}
+OUTER |= {"upload", "live_figure", "desk_controls", "desk_figures"}
+OUTER |= {"app_page", "app_server", "lab_server"}
 OUTER |= {
     "training_plots",
     "embedding_map",
