@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,9 +21,11 @@ from dataclasses import dataclass
 from hashlib import sha256
 from math import isfinite, prod
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -43,6 +46,11 @@ _DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+_NPY = b"\x93NUMPY\x01\x00"
+_NPY_HEADER = re.compile(
+    rb"\{'descr': '([<>|](?:b1|[iu][1248]|f[248]))', 'fortran_order': (True|False), "
+    rb"'shape': \((\d{1,15},(?: \d{1,15},?){0,7})\), \} *\n"
+)
 _DIMENSIONS = 8
 _DIGITS = 20  # of a whole number: more than 64 bits need
 _SHOWN = 80  # characters of a foreign word in a message
@@ -334,6 +342,38 @@ def _layout(content: dict[str, Any], size: int) -> dict[str, tuple[torch.dtype, 
     if reached != size:
         raise ValueError(f"its tensors should take {reached} bytes, the file has {size} for them")
     return layout
+
+
+# ---- arrays ------------------------------------------------------------------------------------
+
+
+def map_array(path: str | Path) -> NDArray[Any]:
+    """The array of numbers in an .npy file, mapped into memory, read-only.
+
+    Raises
+    ------
+    OSError
+        If it cannot be opened.
+    ValueError
+        If it is no such file, or is cut short.
+
+    Notes
+    -----
+    NumPy's own loader evaluates the header as Python text; here it must be what ``np.save`` writes.
+    """
+    with _regular(path, 2**63) as (file, size):
+        start = file.read(len(_NPY) + 2)
+        text = file.read(int.from_bytes(start[len(_NPY) :], "little"))
+    found = _NPY_HEADER.fullmatch(text)
+    if not start.startswith(_NPY) or found is None:
+        raise ValueError("it is no array of numbers as np.save writes them")
+    dtype = np.dtype(found[1].decode())
+    shape = tuple(int(side) for side in found[3].split(b",") if side.strip())
+    offset = len(start) + len(text)
+    if size - offset != prod(shape) * dtype.itemsize or prod(shape) == 0:
+        raise ValueError(f"an array of {dtype} {shown(shape)} does not fill {size - offset} bytes")
+    order: Literal["F", "C"] = "F" if found[2] == b"True" else "C"
+    return np.memmap(path, dtype, "r", offset=offset, shape=shape, order=order)
 
 
 # ---- both --------------------------------------------------------------------------------------
