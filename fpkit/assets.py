@@ -169,15 +169,17 @@ def append_line(path: str | Path, line: str) -> None:
         elsewhere.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+    content = f"{line}\n".encode()
     try:
         handle = os.open(path, flags, 0o666)
+        with os.fdopen(handle, "wb", buffering=0) as file:
+            if file.write(content) < len(content):  # the rest of the disk
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
         if error.errno == errno.ELOOP:
             reason = "is a link, not written: delete it, or take another folder"
             raise OSError(error.errno, reason, str(path)) from error
-        raise
-    with os.fdopen(handle, "wb", buffering=0) as file:
-        file.write(f"{line}\n".encode())
+        raise _explained(error, Path(path)) from error
 
 
 def save_safetensors_atomic(

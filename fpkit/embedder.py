@@ -149,11 +149,16 @@ class Embedder(nn.Module):
         return functional.normalize(torch.stack(means) - self.cohort).cpu()
 
     def save(self, folder: str | Path) -> None:
-        """Write ``extractor.safetensors`` and ``extractor.json`` (the card) into `folder`."""
+        """Write ``extractor.safetensors`` and ``extractor.json`` (the card) into `folder`.
+
+        The card gets the `hash`, so that what is left of two savings is not taken for one.
+        """
         folder = Path(folder)
+        self.card["hash"] = self.hash
         metadata = {"kind": self.kind, "config": json.dumps(asdict(self.config))}
-        save_safetensors_atomic(folder / WEIGHTS, self.state_dict(), metadata=metadata)
         write_text_atomic(folder / CARD, json.dumps(self.card, indent=1) + "\n")
+        # last: a folder without weights holds no extractor
+        save_safetensors_atomic(folder / WEIGHTS, self.state_dict(), metadata=metadata)
 
 
 def _checked(image: Tensor) -> Tensor:

@@ -278,5 +278,11 @@ def load_extractor(
         raise ValueError(f"{file} holds no fpkit extractor: {error}") from error
     extractor = build_extractor(config)
     extractor.load_state_dict(state)
+    if "hash" in card and card["hash"] != extractor.hash:
+        raise ValueError(
+            f"{folder / CARD} is the card of the extractor {shown(card['hash'])}, the weights "
+            f"beside it are {extractor.hash[:12]}: put back what belongs together, or resume the "
+            "training that was writing it"
+        )
     extractor.card = card
     return extractor.eval().requires_grad_(False).to(device)

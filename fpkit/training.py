@@ -3,10 +3,9 @@
 import json
 import platform
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,11 +14,13 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from fpkit.artefacts import open_tensors
-from fpkit.assets import write_text_atomic
+from fpkit.assets import append_line, write_text_atomic
 from fpkit.distributed import Ranks, joined_ranks, rank_device
 from fpkit.embedder import WEIGHTS
 from fpkit.extractor import Extractor, build_extractor, load_extractor
+from fpkit.interrupts import held_interrupts
 from fpkit.learner import HEADER_BYTES, Learner, Row
+from fpkit.locks import locked
 from fpkit.paper import PaperExtractor
 from fpkit.stream import FingerprintStream, Sources
 from fpkit.synthesizer import RandomSynthesizer, Synthesizer, ZooSynthesizer
@@ -66,8 +67,9 @@ def train(
 ) -> Extractor | PaperExtractor:
     """Train an extractor and write it, with its model card, into folder `out`.
 
-    Ctrl-C finishes the step, writes a checkpoint and raises KeyboardInterrupt. Under ``torchrun``
-    the processes share every batch, and a step is that of one process up to rounding.
+    Ctrl-C (SIGTERM too) finishes the step, writes a checkpoint and raises KeyboardInterrupt. Under
+    ``torchrun`` the processes share every batch, and a step is that of one process up to rounding.
+    While one training is at work in a folder, another is refused (BlockingIOError).
 
     Parameters
     ----------
@@ -117,12 +119,15 @@ def train(
         If the checkpoint in `out` was made with another configuration, or the processes cannot
         share a batch equally.
     """
-    device = rank_device(device)
-    with joined_ranks(device) as ranks:
+    device, out = rank_device(device), Path(out)
+    with joined_ranks(device) as ranks, ExitStack() as stack:
+        if ranks.first:
+            out.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(out, wait=0))
         return _train(
             config,
             sources=sources,
-            out=Path(out),
+            out=out,
             zoo=zoo,
             synthesizer=synthesizer,
             initial=None if initial is None else _begun(Path(initial), config),
@@ -212,13 +217,15 @@ def _train(
     began = time.perf_counter()
     step, elapsed = start, seconds
     raised: BaseException | None = None
+    torn = False
+    write = _log_writer(out / LOG, log, ranks)
     with (
-        _held_interrupts() as interrupted,
-        _log_file(out / LOG, log, ranks) as write,
+        held_interrupts() as interrupted,
         tqdm(total=config.steps, initial=start, unit="step", disable=not progress) as bar,
     ):
         try:
             for crops, labels in loader:
+                torn = True
                 loss = learner.step(crops, labels, step)
                 step += 1
                 elapsed = seconds + time.perf_counter() - began
@@ -227,6 +234,7 @@ def _train(
                 if validation is not None and due:
                     row |= validate(extractor, *validation)
                 log.append(row)
+                torn = False
                 write(row)
                 bar.update()
                 bar.set_postfix({k: f"{v:.3f}" for k, v in row.items() if k not in _QUIET})
@@ -239,17 +247,22 @@ def _train(
                         raised = error
                 leaving = bool(interrupted) or raised is not None
                 if ranks.any(leaving):  # on any: all must leave at the same step
-                    interrupted.append(signal.SIGINT)
+                    interrupted.append(signal.SIGINT)  # unless a signal came before
                     break
-        except RuntimeError:  # the terminal's Ctrl-C ends the workers too
+        except RuntimeError as error:  # a signal to all processes ends the workers too
+            if not interrupted and "DataLoader worker" in str(error):
+                raise ChildProcessError(
+                    "a process that made batches was killed, perhaps for want of memory: resume "
+                    f"with fewer than {config.workers} workers"
+                ) from error
             if not interrupted:
                 raise
-    if ranks.first:
+    if ranks.first and not torn:  # half a step is none: the last checkpoint stays
         learner.save(out / CHECKPOINT, step, elapsed, log)
     if raised is not None:
         raise raised
     if interrupted:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(interrupted[0])
 
     extractor.eval()
     if validation is not None:  # on the first rank
@@ -298,29 +311,12 @@ def _begun(folder: Path, config: TrainConfig) -> Extractor | PaperExtractor:
     return extractor
 
 
-@contextmanager
-def _log_file(path: Path, rows: list[Row], ranks: Ranks) -> Iterator[Callable[[Row], object]]:
+def _log_writer(path: Path, rows: list[Row], ranks: Ranks) -> Callable[[Row], object]:
     """A function that appends a line to `path`, behind those of the checkpoint."""
     if not ranks.first:
-        yield lambda row: None
-        return
+        return lambda row: None
     write_text_atomic(path, "".join(json.dumps(row) + "\n" for row in rows))
-    with path.open("a", encoding="utf-8", buffering=1) as file:
-        yield lambda row: file.write(json.dumps(row) + "\n")
-
-
-@contextmanager
-def _held_interrupts() -> Iterator[list[int]]:
-    """Collect Ctrl-C, to act on it between two steps: a checkpoint must hold whole steps."""
-    held: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield held  # only the main thread gets signals
-        return
-    previous = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
-    try:
-        yield held
-    finally:
-        signal.signal(signal.SIGINT, previous)
+    return lambda row: append_line(path, json.dumps(row))
 
 
 _QUIET = ("step", "seconds", "threshold", "far")
