@@ -12,10 +12,11 @@ import ipywidgets
 from IPython import get_ipython
 from IPython.display import display
 
-from fpkit.cli_app import DEBUG, FOLDER
-from fpkit.jail import Jail
+from fpkit.jail import FOLDER, Jail
 from fpkit.names import as_html, without_folders
 from fpkit.widgets import AttributionDesk, SynthesisExplorer
+
+DEBUG = "FPKIT_DEBUG" in os.environ
 
 
 def page() -> ipywidgets.Widget:
@@ -25,7 +26,7 @@ def page() -> ipywidgets.Widget:
         desk = AttributionDesk(jail=Jail(Path(folder) if folder else None))
         explorer = SynthesisExplorer()
     except Exception as error:
-        if DEBUG in os.environ:
+        if DEBUG:
             raise
         text = as_html(without_folders(f"{type(error).__name__}: {error}"))
         return ipywidgets.HTML(f'<div role="alert">{text}</div>')
@@ -42,6 +43,6 @@ def say_less() -> None:
 
 
 if __name__ == "__main__":
-    if DEBUG not in os.environ:
+    if not DEBUG:
         say_less()
     display(page())

@@ -1,6 +1,6 @@
 """A desk for attribution: enrol models, ask who made an image, compare two, see why."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from fpkit.fidelity import MARGIN
 from fpkit.gallery import Gallery, verify
 from fpkit.images import ImageReadError, quantise
 from fpkit.jail import Jail
-from fpkit.names import as_html, visible
+from fpkit.names import as_html, options_of
 from fpkit.panel import Panel
 from fpkit.pictures import stack
 from fpkit.procedural import procedural_images
@@ -405,14 +405,14 @@ class AttributionDesk(Panel):
         wanted = getattr(self, trait)
         if wanted not in options:
             wanted = options[0] if options else ""
-        if control.options != _labelled(options):
-            control.options = _labelled(options)
+        if control.options != options_of(options):
+            control.options = options_of(options)
         control.value = wanted or None
         setattr(self, trait, wanted)
 
     def _show_models(self, _: object = None) -> None:
         counts = self.known.gallery.counts
-        self.controls.choice.options = _labelled(counts)
+        self.controls.choice.options = options_of(counts)
         self.controls.choice.index = 0 if counts else None
         self.controls.forget.disabled = not counts
         listed = ", ".join(f"{as_html(name)} ({n})" for name, n in counts.items())
@@ -440,11 +440,6 @@ class AttributionDesk(Panel):
             self.look.say(f"{self.shown}: {self._sentence()}")
             self.look.show_scores(answer, self._thresholds("identify_range"))
             self.look.show_reason(self._compared(), self.why())
-
-
-def _labelled(names: Iterable[str]) -> tuple[tuple[str, str], ...]:
-    """Options of a dropdown: what it shows, and what it means."""
-    return tuple((visible(name), name) for name in names)
 
 
 def _plural(count: int, noun: str) -> str:

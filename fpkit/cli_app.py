@@ -17,13 +17,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from fpkit.cli_io import Verbs, add_verb, note
-from fpkit.jail import Jail
+from fpkit.jail import FOLDER, Jail
 
 HOST = "127.0.0.1"  # loopback: nobody else on the network sees the page
 PORT = 8866
 PAGE = Path(__file__).resolve().parent / "app_page.py"
-FOLDER = "FPKIT_APP_FOLDER"  # of the environment: what the page may read
-DEBUG = "FPKIT_DEBUG"
 PATIENCE = 60.0  # seconds for the server to start
 
 
@@ -74,7 +72,7 @@ def app(arguments: argparse.Namespace) -> int:
             args=(url, arguments.port, None if arguments.no_browser else file),
             daemon=True,
         ).start()
-        traits = server_traits(arguments.port, token, tracebacks=DEBUG in os.environ)
+        traits = server_traits(arguments.port, token, tracebacks="FPKIT_DEBUG" in os.environ)
         Server.launch_instance(argv=[str(PAGE)], config=Config(traits))
     return 0
 

@@ -1,7 +1,6 @@
 """A map of embeddings to look into: colours, thumbnails, selections, and how far to trust it."""
 
 import base64
-import html
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, get_args
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from fpkit import projection
 from fpkit.live_figure import LiveFigure
+from fpkit.names import as_html, options_of
 from fpkit.neighbours import Metric, nearest
 from fpkit.panel import Panel
 from fpkit.pictures import Cell, montage, picture, png_bytes, stack
@@ -243,8 +243,8 @@ class EmbeddingMap(Panel):
         self._min_dist = slider(ipywidgets.FloatSlider, "least gap", min=0.0, max=0.99, step=0.01)
         self._start = menu("start", [("PCA", "pca"), ("random", "random")])
         self._seed = slider(ipywidgets.IntSlider, "seed", min=0, max=20)
-        self._colour = menu("colour by", list(self.labels))
-        self._choice = menu("select", [_ALL])
+        self._colour = menu("colour by", options_of(self.labels))
+        self._choice = menu("select", options_of([_ALL]))
         self._point = ipywidgets.BoundedIntText(
             min=-1, max=len(self.embeddings) - 1, description="point", style=style, layout=box,
             tooltip="number of a point, -1 for none",
@@ -297,7 +297,7 @@ class EmbeddingMap(Panel):
             self._figure.layout.margin.b = 14 + 19 * rows
         self._figure.add_traces(key_traces(labels))
         with self._unheard():
-            self._choice.options = [_ALL, *names]
+            self._choice.options = options_of([_ALL, *names])
         self._look()
         self._select()
 
@@ -341,7 +341,7 @@ class EmbeddingMap(Panel):
         if summary is None:
             text = "Draw a lasso on the map, or choose from “select”, for statistics."
         else:
-            text = html.escape(str(summary)).replace("\n", "<br>")
+            text = "<br>".join(as_html(line) for line in str(summary).split("\n"))
         self._statistics.value = f'<div style="line-height: 1.5; margin-top: 10px">{text}</div>'
 
     def _cells(self) -> list[Cell]:
@@ -364,7 +364,7 @@ class EmbeddingMap(Panel):
                 for cell in self._cells()
             ]
         alike = [
-            f"#{i} {html.escape(names[i])} {distance:.2f}"
+            f"#{i} {as_html(names[i])} {distance:.2f}"
             for i, distance in zip(
                 self._indices[self.point, :5], self._distances[self.point, :5], strict=True
             )
@@ -375,7 +375,7 @@ class EmbeddingMap(Panel):
             for png, title in zip(pngs, titles, strict=False)
         )
         own = "<br>".join(
-            f"{html.escape(column)}: <b>{html.escape(values[self.point])}</b>"
+            f"{as_html(column)}: <b>{as_html(values[self.point])}</b>"
             for column, values in self.labels.items()
         )
         self._details.value = (

@@ -1,6 +1,5 @@
 """Two models side by side, real or synthetic: spectrum, radial profile, autocorrelation."""
 
-import html
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
@@ -21,6 +20,7 @@ from fpkit.fingerprint_sources import (
 )
 from fpkit.lattice import ring_peaks
 from fpkit.live_figure import LiveFigure
+from fpkit.names import as_html, options_of, visible
 from fpkit.nearest import spectral_pattern
 from fpkit.panel import Panel
 from fpkit.pictures import Cell, line_chart, montage, robust_limits, stack
@@ -184,12 +184,12 @@ class FingerprintBrowser(Panel):
         for side in SIDES:
             name = getattr(self, side)
             self._group[side] = ipywidgets.Dropdown(
-                options=groups, value=self.sources[name].group, description=f"{side}: list",
-                style={"description_width": "72px"}, layout=wide,
+                options=options_of(groups), value=self.sources[name].group,
+                description=f"{side}: list", style={"description_width": "72px"}, layout=wide,
             )  # fmt: skip
             self._model[side] = ipywidgets.Dropdown(
-                options=self._names(self.sources[name].group), value=name, description="model",
-                style={"description_width": "72px"}, layout=wide,
+                options=options_of(self._names(self.sources[name].group)), value=name,
+                description="model", style={"description_width": "72px"}, layout=wide,
             )  # fmt: skip
             self._facts[side] = ipywidgets.HTML(layout=ipywidgets.Layout(width="430px"))
             power = np.zeros((128, 128))
@@ -256,12 +256,13 @@ class FingerprintBrowser(Panel):
             for side in SIDES:
                 source = self.sources[getattr(self, side)]
                 self._group[side].value = source.group
-                if source.name not in self._model[side].options:
-                    self._model[side].options = self._names(source.group)
+                names = options_of(self._names(source.group))
+                if self._model[side].options != names:
+                    self._model[side].options = names
                 self._model[side].value = source.name
                 self._facts[
                     side
-                ].value = f'<div style="line-height: 1.4">{html.escape(source.facts)}</div>'
+                ].value = f'<div style="line-height: 1.4">{as_html(source.facts)}</div>'
         finally:
             self._following = False
 
@@ -319,4 +320,5 @@ def _profile(power: FloatArray, scale: Scale) -> tuple[FloatArray, FloatArray]:
 
 
 def _short(name: str, most: int) -> str:
+    name = visible(name)
     return name if len(name) <= most else f"{name[: most - 1]}…"

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fpkit.images import ImageReadError, read_image
 
+FOLDER = "FPKIT_APP_FOLDER"  # of the environment: the root, for the page of fpkit app
 _OUT = "leads out of the folder that this page may read"
 
 

@@ -7,6 +7,7 @@ shown goes through here.
 
 import html
 import re
+from collections.abc import Iterable
 
 _FOLDERS = re.compile(r"""(?<![\w.…\\/])(?:[A-Za-z]:)?[\\/][^\s'"<>|:;,]*[\\/]""")
 
@@ -47,6 +48,17 @@ def as_label(text: str) -> str:
     '&lt;a href="https://example.org"&gt;A &amp; B&lt;/a&gt;'
     """
     return html.escape(visible(text), quote=False)
+
+
+def options_of(names: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    r"""Options of a dropdown: what it shows, and what it means.
+
+    Examples
+    --------
+    >>> options_of(["a\tb"])
+    (('a\\tb', 'a\tb'),)
+    """
+    return tuple((visible(name), name) for name in names)
 
 
 def without_folders(text: str) -> str:

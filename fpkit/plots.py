@@ -11,6 +11,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike, NDArray
 
+from fpkit.names import as_label
 from fpkit.pictures import LINE_COLOURS, colourise, robust_limits, ticks
 
 # contrast to white 4.5:1, to JupyterLab's dark #111111 4.2:1
@@ -161,7 +162,7 @@ def radial_profiles(
         figure.add_scatter(
             x=np.asarray(frequency, dtype=np.float32),
             y=np.asarray(profile, dtype=np.float32),
-            name=name,
+            name=as_label(name),
             mode="lines",
             line={"color": LINE_COLOURS[i % len(LINE_COLOURS)], "width": 2.5 if thick else 1.2},
             hovertemplate=f"%{{x:.3f}} cycles/pixel, %{{y:.1f}} {unit}",
@@ -204,7 +205,9 @@ def image_row(
         else:
             pixels = colourise(array, palette="grey")
         axis = "" if i == 0 else str(i + 1)
-        figure.add_trace(go.Image(z=pixels, xaxis=f"x{axis}", yaxis=f"y{axis}", name=name))
+        figure.add_trace(
+            go.Image(z=pixels, xaxis=f"x{axis}", yaxis=f"y{axis}", name=as_label(name))
+        )
         hidden = {"visible": False, "matches": None if i == 0 else "x"}
         figure.update_layout(
             {
@@ -218,8 +221,8 @@ def image_row(
             }
         )
         figure.add_annotation(
-            text=name, x=(i + 0.475) * share, y=1, xref="paper", yref="paper", yanchor="bottom",
-            showarrow=False,
+            text=as_label(name), x=(i + 0.475) * share, y=1, xref="paper", yref="paper",
+            yanchor="bottom", showarrow=False,
         )  # fmt: skip
     return styled(figure, title, width=len(images) * (size + 12) + 20, height=size + 60)
 
@@ -252,7 +255,7 @@ def score_bars(
     figure = go.Figure(
         go.Bar(
             x=values,
-            y=names,
+            y=[as_label(name) for name in names],
             orientation="h",
             marker_color=[LINE_COLOURS[0] if is_above else LINE_COLOURS[1] for is_above in above],
             text=[f"{value:.2f}" for value in values],
@@ -291,7 +294,7 @@ def styled(figure: go.Figure, title: str, *, width: int, height: int) -> go.Figu
     """The look that all figures share, given to `figure` itself; sizes in pixels."""
     figure.update_layout(
         template="none",
-        title={"text": title, "x": 0.5, "xanchor": "center", "font": {"size": 15}},
+        title={"text": as_label(title), "x": 0.5, "xanchor": "center", "font": {"size": 15}},
         width=width,
         height=height,
         margin={"l": 64, "r": 16, "t": 44 if title else 16, "b": 52},

@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from fpkit.names import as_label
 from fpkit.pictures import LINE_COLOURS
 from fpkit.plots import INK
 
@@ -81,7 +82,7 @@ def scatter_figure(
     hidden = {"visible": False, "zeroline": False}
     figure.update_layout(
         template="none",
-        title={"text": title, "x": 0.02, "xanchor": "left", "font": {"size": 15}},
+        title={"text": as_label(title), "x": 0.02, "xanchor": "left", "font": {"size": 15}},
         width=size[0],
         height=size[1],
         margin={"l": 8, "r": 8, "t": 44 if title else 30, "b": 8},
@@ -120,7 +121,7 @@ def point_trace(
             "opacity": opacity_of(selected, len(points)),
             "line": {"width": 0},
         },
-        text=list(labels if hover is None else hover),
+        text=[as_label(text) for text in (labels if hover is None else hover)],
         hovertemplate="%{text}<extra></extra>",
         showlegend=False,
     )
@@ -139,7 +140,9 @@ def key_traces(labels: Sequence[str]) -> list[go.Scatter]:
     for place, name in enumerate(label_order(labels)):
         colour, symbol = marker_of(place)
         marker: dict[str, Any] = {"color": colour, "symbol": symbol, "size": 9}
-        traces.append(go.Scatter(x=[None], y=[None], mode="markers", marker=marker, name=name))
+        traces.append(
+            go.Scatter(x=[None], y=[None], mode="markers", marker=marker, name=as_label(name))
+        )
     return traces
 
 

@@ -1,7 +1,6 @@
 """What `SynthesisExplorer` shows, as pure functions: made models to figures, pictures and HTML."""
 
 import base64
-import html
 from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fpkit.made_model import MadeModel
+from fpkit.names import as_html
 from fpkit.nearest import Nearness, Neighbour
 from fpkit.pictures import (
     LINE_COLOURS,
@@ -102,7 +102,7 @@ def thumbnail(made: MadeModel, inputs: FloatArray, *, view: View, slot: int, cur
     weight = "bold" if current else "normal"
     return (
         f'<figure style="margin: 0; font-weight: {weight}">'
-        f'<img src="data:image/png;base64,{png}" alt="fingerprint of {html.escape(made.label)}">'
+        f'<img src="data:image/png;base64,{png}" alt="fingerprint of {as_html(made.label)}">'
         f'<figcaption style="line-height: 1.3; font-size: 12px">'
         f'<span style="color: {LINE_COLOURS[slot]}">&#9632;</span> #{made.number} '
         f"seed {made.seed}<br>{'<br>'.join(line for line in lines if line)}<br>"

@@ -12,6 +12,7 @@ from tornado.websocket import WebSocketHandler
 
 from fpkit import cli, cli_app
 from fpkit.app_server import Server, TokenOnly, guarded, server_traits
+from fpkit.jail import FOLDER
 from fpkit.lab_server import open_to_others
 
 # ---- the command -------------------------------------------------------------------------------
@@ -61,10 +62,10 @@ def test_the_folder_reaches_the_page_and_nothing_of_an_earlier_one(tmp_path, mon
     monkeypatch.setattr(Server, "launch_instance", lambda **_: seen.append(page_folder()))
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setattr(cli_app, "_announce", lambda *_: None)
-    monkeypatch.setenv(cli_app.FOLDER, "/")  # whoever set that did not say --folder
+    monkeypatch.setenv(FOLDER, "/")  # whoever set that did not say --folder
 
     def page_folder() -> str | None:
-        return os.environ.get(cli_app.FOLDER)
+        return os.environ.get(FOLDER)
 
     for words, folder in (([], None), (["--folder", str(tmp_path)], str(tmp_path.resolve()))):
         with socket.socket() as probe:
@@ -206,7 +207,7 @@ def run_page(monkeypatch) -> object:
 
 
 def test_the_page_runs_as_a_cell_holds_both_widgets_and_reads_nothing(monkeypatch):
-    monkeypatch.delenv(cli_app.FOLDER, raising=False)
+    monkeypatch.delenv(FOLDER, raising=False)
     tab = run_page(monkeypatch)
     names = [type(child).__name__ for child in tab.children]
     assert names == ["AttributionDesk", "SynthesisExplorer"] and len(tab.titles) == 2
@@ -219,10 +220,10 @@ def test_the_page_runs_as_a_cell_holds_both_widgets_and_reads_nothing(monkeypatc
 
 
 def test_a_page_that_cannot_be_made_says_why_without_folders(monkeypatch, tmp_path):
-    monkeypatch.setenv(cli_app.FOLDER, str(tmp_path / "gone"))
+    monkeypatch.setenv(FOLDER, str(tmp_path / "gone"))
     shown = run_page(monkeypatch)
     assert "gone: no such folder" in shown.value and str(tmp_path) not in shown.value
-    monkeypatch.setenv(cli_app.DEBUG, "1")
+    monkeypatch.setenv("FPKIT_DEBUG", "1")
     with pytest.raises(NotADirectoryError, match=str(tmp_path)):
         run_page(monkeypatch)
 

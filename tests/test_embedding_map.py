@@ -10,6 +10,7 @@ from plotly.callbacks import Points
 
 from fpkit import projection
 from fpkit.embedding_map import EmbeddingMap
+from fpkit.names import options_of
 from fpkit.procedural import procedural_images
 from fpkit.projection import neighbours_kept, pca
 from fpkit.scatter import MOST_LABELS, marker_of, scatter_figure, scatter_picture
@@ -93,7 +94,7 @@ def test_colours_follow_the_column_and_the_key_says_them(shown):
         assert [trace.name for trace in shown._figure.data[1:]] == names
         expected = [marker_of(names.index(label)) for label in LABELS[column]]
         assert list(zip(points.marker.color, points.marker.symbol, strict=True)) == expected
-        assert shown._choice.options == ("(nothing)", *names)
+        assert shown._choice.options == options_of(["(nothing)", *names])
     assert shown._figure.data[0] is points  # with its callbacks
 
 

@@ -61,7 +61,7 @@ def test_controls_and_traits_follow_each_other(browser):
     assert browser.left == "progan-lsun128-rosinality"
     browser.left = "dalle2"
     assert browser._group["left"].value == "real: diffusion"
-    assert browser._model["left"].value == "dalle2" and A in browser._model["left"].options
+    assert browser._model["left"].value == "dalle2" and (A, A) in browser._model["left"].options
     assert "24 images of ducks" in browser._facts["left"].value
     browser._residual.value, browser._scale.value = "none", "pattern"
     browser._shared.value = False
