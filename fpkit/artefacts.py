@@ -112,8 +112,13 @@ def parse_json(text: str | bytes) -> Any:
 
 def read_json(path: str | Path, *, most: int = JSON_BYTES) -> Any:
     """:func:`parse_json` of a file of at most `most` bytes; OSError where it cannot be read."""
+    return parse_json(read_text(path, most=most))
+
+
+def read_text(path: str | Path, *, most: int) -> str:
+    """A UTF-8 file of at most `most` bytes; ValueError if it is no such file."""
     with _regular(path, most) as (file, size):
-        return parse_json(_exactly(file, size))
+        return _exactly(file, size).decode("utf-8")
 
 
 def check_fields(record: object, kinds: Mapping[str, type]) -> dict[str, Any]:

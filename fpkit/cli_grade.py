@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fpkit.artefacts import read_text
 from fpkit.assets import write_text_atomic
 from fpkit.cli_io import Verbs, add_verb, note, plural, print_json, print_table
 
@@ -155,14 +158,26 @@ def find_submissions(inputs: Sequence[str | Path], lessons: dict[str, Lesson]) -
 
 def _notebooks(folder: Path) -> list[Path]:
     paths = sorted(folder.rglob("*.ipynb"))
-    hidden = [any(part.startswith(".") for part in p.relative_to(folder).parts) for p in paths]
-    return [path for path, skip in zip(paths, hidden, strict=True) if not skip]
+    root, found = folder.resolve(), []
+    for path in paths:
+        inside = path.relative_to(folder)
+        if any(part.startswith(".") for part in inside.parts):
+            continue
+        if Path(os.path.realpath(path)) != root / inside:
+            note(f"left out: {path} is a link: a submission must be a file of its own")
+        else:
+            found.append(path)
+    return found
 
 
 def _lesson_of(path: Path, lessons: dict[str, Lesson]) -> str | None:
+    from fpkit.grading import NOTEBOOK_BYTES
+
     named = [name for name in lessons if name in path.stem]
     named += [part for part in reversed(path.parts[:-1]) if part in lessons]
-    named += _BADGE.findall(path.read_text(encoding="utf-8", errors="replace"))
+    if not named:
+        with suppress(OSError, ValueError):  # is told when it is to be graded
+            named = _BADGE.findall(read_text(path, most=NOTEBOOK_BYTES))
     return next((name for name in named if name in lessons), None)
 
 

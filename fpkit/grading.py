@@ -16,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from fpkit.artefacts import read_text
 from fpkit.checks import Status
 from fpkit.lesson import Exercise, Lesson, checks_in
 
@@ -30,6 +31,7 @@ GradeStatus = Literal[
 RunState = Literal["ran", "crashed", "timed out", "kernel died", "unreadable"]
 
 VERDICT = "application/vnd.fpkit.verdict+json"
+NOTEBOOK_BYTES = 2**25  # 32 MiB: many pictures
 _OURS = "fpkit_exercise"  # metadata of the cells that are added to a submission
 _ASK = """\
 from IPython.display import display as _show
@@ -158,11 +160,11 @@ def read_notebook(path: Path) -> NotebookNode:
     """
     nbformat = _need("nbformat")
     try:
-        notebook = nbformat.read(path, as_version=4)
+        notebook = nbformat.reads(read_text(path, most=NOTEBOOK_BYTES), as_version=4)
         nbformat.validate(notebook)
     except OSError:
         raise
-    except Exception as error:  # whatever is in a foreign file
+    except Exception as error:  # whatever is in a foreign file, brackets without end too
         raise ValueError(f"{path} is no notebook: {_one_line(str(error))}") from None
     return notebook
 
@@ -224,6 +226,8 @@ def _run(notebook: NotebookNode, folder: Path, timeout: float) -> tuple[RunState
         return "timed out", f"longer than {timeout:g} s"
     except nbclient.exceptions.DeadKernelError:
         return "kernel died", "out of memory, or it ended itself"
+    except Exception as error:  # such as a cell that cannot be sent; the others are still graded
+        return "crashed", _one_line(f"{type(error).__name__}: {error}")
     for i, cell in enumerate(c for c in notebook.cells if _OURS not in c.metadata):
         if error := _error(cell):
             return "crashed", f"cell {i}: {error}"

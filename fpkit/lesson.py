@@ -5,6 +5,7 @@ A lesson is a list of cells, mappings with ``cell_type`` and ``source``, as a no
 
 import ast
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -14,6 +15,7 @@ __all__ = ["Check", "Exercise", "Lesson", "checks_in", "outside_fences", "read_l
 Difficulty = Literal["easy", "medium", "hard"]
 Cell: TypeAlias = Mapping[str, Any]
 
+LONGEST_CODE = 2**18  # characters of a cell: its syntax tree takes a thousand times that
 POINTS: dict[str, int] = {"easy": 1, "medium": 2, "hard": 3}
 HEADING = re.compile(
     r"^### Exercise (\d+): (.+?) \((\d+) minutes?, (easy|medium|hard)\)[ \t]*$", re.MULTILINE
@@ -141,18 +143,24 @@ def checks_in(code: str) -> list[Check]:
     [Check(name='sum', answer=None)]
     """
     try:
-        tree = ast.parse(code)
-    except (SyntaxError, ValueError):
+        if len(code) > LONGEST_CODE:
+            raise ValueError("too long to be parsed")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the code, not of ours
+            tree = ast.parse(code)
+        calls = [node for node in ast.walk(tree) if _is_check(node)]
+        calls.sort(key=lambda call: (call.lineno, call.col_offset))
+        return [Check(name=c.args[0].value, answer=ast.unparse(c.args[1])) for c in calls]
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # as deep as a stranger likes
         return [Check(name=found[2], answer=None) for found in _CHECK.finditer(code)]
-    calls = [node for node in ast.walk(tree) if _is_check(node)]
-    calls.sort(key=lambda call: (call.lineno, call.col_offset))
-    return [Check(name=c.args[0].value, answer=ast.unparse(c.args[1])) for c in calls]
 
 
 def _is_check(node: ast.AST) -> bool:
     return (
         isinstance(node, ast.Call)
-        and ast.unparse(node.func) == "teach.check"
+        and isinstance(node.func, ast.Attribute)
+        and isinstance(node.func.value, ast.Name)
+        and (node.func.value.id, node.func.attr) == ("teach", "check")
         and len(node.args) == 2
         and isinstance(node.args[0], ast.Constant)
         and isinstance(node.args[0].value, str)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fpkit.artefacts import shown
 from fpkit.gallery import Gallery, centred_scores
 
 KEY = "lineage"  # of the calibration on an extractor's card
@@ -48,6 +49,8 @@ class Calibration:
     bound: float
 
     def __post_init__(self) -> None:
+        if not all(isinstance(value, int | float) for value in asdict(self).values()):
+            raise TypeError(f"a calibration needs numbers, got {shown(asdict(self))}")
         values = np.array(list(asdict(self).values()), dtype=np.float64)
         if not np.isfinite(values).all() or not 0 < self.fewest <= self.most or self.bound <= 0:
             raise ValueError(f"a calibration needs finite numbers and positive bounds, got {self}")
@@ -190,14 +193,16 @@ def stored_calibration(card: dict[str, Any], *, extractor_hash: str) -> Calibrat
         raise ValueError(f"this extractor's card has no lineage calibration: run `{COMMAND}`")
     try:
         made_for, calibration = entry["extractor"], Calibration(**entry["calibration"])
+        if not isinstance(made_for, str):
+            raise TypeError(f"extractor is {shown(made_for)}")
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"the card's lineage calibration is damaged ({error}): run `{COMMAND}`"
         ) from error
     if made_for != extractor_hash:
         raise ValueError(
-            f"the card's lineage calibration was made for the extractor {made_for[:12]}, this is "
-            f"{extractor_hash[:12]}: run `{COMMAND}`"
+            f"the card's lineage calibration was made for the extractor {shown(made_for[:12])}, this "
+            f"is {extractor_hash[:12]}: run `{COMMAND}`"
         )
     return calibration
 
