@@ -201,7 +201,7 @@ def stored_calibration(card: dict[str, Any], *, extractor_hash: str) -> Calibrat
         ) from error
     if made_for != extractor_hash:
         raise ValueError(
-            f"the card's lineage calibration is for the extractor {shown(made_for[:12])}, this "
+            f"the lineage calibration was made for the extractor {shown(made_for[:12])}, this "
             f"is {extractor_hash[:12]}: run `{COMMAND}`"
         )
     return calibration
