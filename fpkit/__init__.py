@@ -13,8 +13,9 @@ from fpkit.coherence import spectral_coherence
 from fpkit.decoders import RandomDecoder
 from fpkit.encoder import load_encoder
 from fpkit.extractor import Extractor, ExtractorConfig, load_extractor
+from fpkit.folders import list_models
 from fpkit.gallery import Gallery, Identification, verify
-from fpkit.images import ImageReadError, grid_crops, list_models, read_image, read_images
+from fpkit.images import ImageReadError, grid_crops, read_image, read_images
 from fpkit.matching import match_spectrum
 from fpkit.metrics import coverage, diversity, ffd
 from fpkit.procedural import procedural_images

@@ -18,8 +18,9 @@ from fpkit.baselines import BASELINES, EmbeddingModel, ExtractorMethod, Method
 from fpkit.degrade import Degradation
 from fpkit.embedding_cache import EmbeddingCache
 from fpkit.features import Features, compact, extract
+from fpkit.folders import list_models
 from fpkit.gallery import PRIOR
-from fpkit.images import ImageReadError, list_models
+from fpkit.images import ImageReadError
 from fpkit.manifest import PHOTO, ImageFacts, read_facts, select_facts
 from fpkit.openset import open_set
 from fpkit.protocol import SHOTS, Plan, Result, Views, degraded_figures, figures, with_two_images
@@ -131,7 +132,7 @@ def bench(
     if len(set(names)) < len(names):
         raise ValueError(f"methods must have different names, got {', '.join(names)}")
     subset = {"contents": list(contents), "without_contents": list(without_contents)}
-    facts = select_facts(read_facts(folder), **subset, format=format)
+    facts = select_facts(read_facts(folder, on_error=on_error), **subset, format=format)
     with kept:
         seen = extract(facts, chosen, steps=first, seed=seed, on_error=on_error, progress=progress)
         clean, photos, notes = _sorted_out(Path(folder), seen)
@@ -204,7 +205,8 @@ def _keep_in(
 
 def _sorted_out(folder: Path, seen: Features) -> tuple[Features, Features, list[str]]:
     """Images of models with at least two, photographs, and notes; ValueError if too few."""
-    notes = [f"{model}: no images" for model, paths in list_models(folder).items() if not paths]
+    models = list_models(folder, on_error=lambda error: None)  # it was told by read_facts
+    notes = [f"{model}: no images" for model, paths in models.items() if not paths]
     photo = np.array([fact.family == PHOTO for fact in seen.facts], dtype=bool)
     photos, images = (seen.rows(np.flatnonzero(which)) for which in (photo, ~photo))
     if photos.facts:

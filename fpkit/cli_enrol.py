@@ -16,7 +16,8 @@ from tqdm import tqdm
 from fpkit.cli_attribute import open_extractor
 from fpkit.cli_io import Skipped, Verbs, add_verb, note, plural, print_json, print_table
 from fpkit.embedding_cache import image_hash
-from fpkit.images import ImageReadError, list_models, read_images
+from fpkit.folders import list_models
+from fpkit.images import ImageReadError, read_images
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,7 +71,9 @@ def enrol(arguments: argparse.Namespace) -> int:
     if path.exists() or not arguments.folder:
         Gallery.load(path, extractor_hash=identity)  # an error before any work
     edit = partial(Gallery.edit, path, extractor_hash=identity, dim=extractor.dim)
-    models = list_models(arguments.folder) if arguments.folder else {}
+    skipped, models = Skipped(), {}
+    if arguments.folder:
+        models = list_models(arguments.folder, on_error=skipped)
     if arguments.remove:
         with edit() as gallery:
             for model in arguments.remove:
@@ -78,7 +81,7 @@ def enrol(arguments: argparse.Namespace) -> int:
                     note(f"{model}: is not enrolled, nothing to forget")  # or forgotten before
                 else:
                     gallery.remove(model)
-    skipped, total, known = Skipped(), sum(map(len, models.values())), 0
+    total, known = skipped.count + sum(map(len, models.values())), 0
     enrolled = Gallery(identity, extractor.dim)
     if path.exists():
         enrolled = Gallery.load(path, extractor_hash=identity)

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from fpkit.images import list_images
+from fpkit.folders import list_folders, list_images, list_models
+from fpkit.intake import ImageReadError
+from fpkit.names import visible
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 Run: TypeAlias = Callable[[argparse.Namespace], int]
@@ -41,19 +44,27 @@ class Skipped:
 
 
 def note(text: str) -> None:
-    """One line on stderr."""
-    print(f"fpkit: {text}", file=sys.stderr)
+    """One line on stderr; characters that could act on a terminal are spelled out."""
+    print(f"fpkit: {visible(text)}", file=sys.stderr)
 
 
 def print_json(value: Any) -> None:
-    """Strict JSON on stdout: no NaN, no infinity."""
-    print(json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False))
+    """Strict JSON on stdout: no NaN, no infinity; every string exact, in printable characters."""
+    text = json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False)
+    if (sys.stdout.encoding or "ascii").lower() not in ("utf-8", "utf8"):
+        text = json.dumps(value, indent=1, allow_nan=False)
+    print("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Aligned columns on stdout; numbers to the right, floats with four decimals."""
+    """Aligned columns on stdout; numbers to the right, floats with four decimals.
+
+    Characters that could act on a terminal are spelled out, see :func:`fpkit.names.visible`.
+    """
     rows = [list(row) for row in rows]
-    cells = [[f"{v:.4f}" if isinstance(v, float) else str(v) for v in row] for row in rows]
+    cells = [
+        [f"{v:.4f}" if isinstance(v, float) else writable(str(v)) for v in row] for row in rows
+    ]
     widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
     right = [
         bool(rows) and all(isinstance(row[i], (int, float)) for row in rows)
@@ -67,21 +78,33 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         print("  ".join(padded).rstrip())
 
 
-def expand(inputs: Sequence[str]) -> list[Path]:
+def writable(text: str) -> str:
+    """:func:`fpkit.names.visible`, and what stdout cannot encode is spelled out too."""
+    encoding = sys.stdout.encoding or "ascii"
+    return visible(text).encode(encoding, "backslashreplace").decode(encoding)
+
+
+def expand(
+    inputs: Sequence[str], *, on_error: Callable[[ImageReadError], None] | None = None
+) -> list[Path]:
     """Files as they are; a folder as its images, or else as those of the folders in it.
 
     Raises
     ------
     ValueError
         If a folder holds neither.
+    ImageReadError
+        If a folder in a folder may not be read; with `on_error`, that is called instead.
     """
     paths: list[Path] = []
     for path in map(Path, inputs):
-        if not path.is_dir():
+        if not os.path.isdir(path):
             paths.append(path)
             continue
-        inner = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
-        found = list_images(path) or [image for folder in inner for image in list_images(folder)]
+        found = list_images(path)
+        if not found and list_folders(path):
+            models = list_models(path, on_error=on_error)
+            found = [image for images in models.values() for image in images]
         if not found:
             raise ValueError(f"{path}: no images in this folder, nor in the folders in it")
         paths += found

@@ -14,7 +14,7 @@ import numpy as np
 from fpkit.assets import write_text_atomic
 from fpkit.cli_attribute import embed_readable, open_extractor
 from fpkit.cli_io import Skipped, Verbs, add_verb, checked_device, note, print_json, print_table
-from fpkit.images import list_images, list_models
+from fpkit.folders import list_folders, list_images, list_models
 
 if TYPE_CHECKING:
     from fpkit.lineage import Relative
@@ -69,8 +69,9 @@ def lineage(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         note(f"scores without probabilities: {error}")
     folder = Path(arguments.folder)
-    models = _models(folder)
-    total, skipped = sum(map(len, models.values())), Skipped()
+    skipped = Skipped()
+    models = _models(folder, skipped)
+    total = skipped.count + sum(map(len, models.values()))
     answers: list[tuple[str, int, list[Relative]]] = []
     for model, paths in models.items():
         embeddings = [embedding for _, embedding in embed_readable(extractor, paths, skipped)]
@@ -108,12 +109,12 @@ def lineage(arguments: argparse.Namespace) -> int:
     return skipped.finish(total, strict=arguments.strict)
 
 
-def _models(folder: Path) -> dict[str, list[Path]]:
+def _models(folder: Path, skipped: Skipped) -> dict[str, list[Path]]:
     """Folders of images in `folder`, or the images directly in it as one model."""
     direct = list_images(folder)
     if not direct:
-        return list_models(folder)
-    if any(path.is_dir() and not path.name.startswith(".") for path in folder.iterdir()):
+        return list_models(folder, on_error=skipped)
+    if list_folders(folder):
         note(f"{folder} holds images: they are taken for one model's, the folders in it are not")
     return {folder.resolve().name: direct}
 

@@ -81,7 +81,7 @@ def _training_images(images: str, seed: int, skipped: Skipped) -> tuple[Tensor, 
     if images == "procedural":
         crops = procedural_images(PROCEDURAL_COUNT, size=128, seed=seed)
         return crops, f"procedural images, seed {seed}", PROCEDURAL_COUNT
-    paths = expand([images])
+    paths = expand([images], on_error=skipped)
     parts = []
     for path, image in read_images(paths, on_error=skipped):
         try:

@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from fpkit.embedder import Embedder
+from fpkit.folders import list_images, list_models
 from fpkit.gallery import Gallery
-from fpkit.images import ImageReadError, decode_image, list_images, list_models, read_image
+from fpkit.images import ImageReadError, decode_image, read_image
 from fpkit.jail import Jail
 from fpkit.names import visible
 from fpkit.spectral_correlation import log_spectrum, reference_spectrum

@@ -66,7 +66,7 @@ def read_bytes(path: str | Path, *, max_bytes: int) -> bytes:
         If it is missing or cannot be opened.
     """
     _check_kind(os.stat(path).st_mode)
-    descriptor = os.open(path, os.O_RDONLY | _AT_ONCE)
+    descriptor = open_at_once(path, os.O_RDONLY)
     try:
         before = os.fstat(descriptor)
         _check_kind(before.st_mode)  # again: it may have been exchanged
@@ -87,7 +87,9 @@ def read_bytes(path: str | Path, *, max_bytes: int) -> bytes:
     return data
 
 
-_AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # no waiting for a pipe
+def open_at_once(path: str | Path, flags: int) -> int:
+    """An opener, see :func:`open`, that does not wait for the other end of a pipe."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
 
 
 def _check_kind(mode: int) -> None:

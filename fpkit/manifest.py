@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+import io
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
-from fpkit.images import list_models
+from fpkit.folders import list_models
+from fpkit.intake import ImageReadError, file_format, open_at_once, read_bytes
 
 PHOTO = "photo"  # the family of images that no model made
+_MAX_BYTES = 2**28  # of a manifest: a million images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,9 @@ class ImageFacts:
     format: str
 
 
-def read_facts(folder: str | Path) -> list[ImageFacts]:
+def read_facts(
+    folder: str | Path, *, on_error: Callable[[ImageReadError], None] | None = None
+) -> list[ImageFacts]:
     """List the images of a tree with what its manifest says about them.
 
     Parameters
@@ -51,6 +54,8 @@ def read_facts(folder: str | Path) -> list[ImageFacts]:
         ``folder/<model>/<image>`` and, optionally, ``folder/manifest.csv`` (UTF-8, with a header)
         with the columns ``model``, ``file`` and any of ``family``, ``decoder``, ``content``,
         ``format``; further columns and rows of absent files are ignored.
+    on_error
+        See :func:`fpkit.folders.list_models`.
 
     Returns
     -------
@@ -61,12 +66,13 @@ def read_facts(folder: str | Path) -> list[ImageFacts]:
     Raises
     ------
     FileNotFoundError, NotADirectoryError, ValueError
-        As :func:`fpkit.images.list_models`; ValueError also if the manifest cannot be read or
-        lacks one of its two necessary columns.
+        As :func:`fpkit.folders.list_models`; ValueError also if the manifest cannot be read,
+        lacks one of its two necessary columns, or is larger than 256 MB.
     """
     folder = Path(folder)
-    models = list_models(folder)
-    rows = _read_rows(folder / "manifest.csv")
+    models = list_models(folder, on_error=on_error)
+    there = {(model, path.name) for model, paths in models.items() for path in paths}
+    rows = read_rows(folder, there, columns=("family", "decoder", "content", "format"))
     facts = []
     for model, paths in models.items():
         for path in paths:
@@ -135,27 +141,56 @@ def select_facts(
     ]
 
 
-def _read_rows(path: Path) -> dict[tuple[str, str], dict[str, str]]:
+def read_rows(
+    folder: str | Path, images: Collection[tuple[str, str]], *, columns: Sequence[str]
+) -> dict[tuple[str, str], dict[str, str]]:
+    """What ``folder/manifest.csv`` says of some images; nothing if there is no such file.
+
+    Parameters
+    ----------
+    folder
+        Of the tree.
+    images
+        Model and file name of those asked for. Only their rows are kept: a manifest may list
+        more than fits in memory.
+    columns
+        Which to keep; those that the manifest lacks are left out.
+
+    Raises
+    ------
+    ValueError
+        See :func:`read_facts`.
+    """
+    path = Path(folder) / "manifest.csv"
     if not path.is_file():
         return {}
+    rows = {}
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            missing = {"model", "file"} - set(reader.fieldnames or ())
-            if missing:
-                raise ValueError(f"{path} has no column {' and '.join(sorted(missing))}")
-            rows = [{k: (v or "").strip() for k, v in row.items() if k} for row in reader]
+        text = read_bytes(path, max_bytes=_MAX_BYTES).decode("utf-8-sig")
+        table = csv.reader(io.StringIO(text, newline=""))
+        places = {name: k for k, name in enumerate(next(table, ()))}
+        missing = {"model", "file"} - set(places)
+        if missing:
+            raise ValueError(f"{path} has no column {' and '.join(sorted(missing))}")
+        wanted = {name: places[name] for name in columns if name in places}
+        for row in table:
+            at = [places[name] for name in ("model", "file")]
+            key = tuple(row[k].strip() if k < len(row) else "" for k in at)
+            if key in images:
+                rows[key] = {n: row[k].strip() if k < len(row) else "" for n, k in wanted.items()}
+    except (ImageReadError, OSError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} is no readable UTF-8 table: {error}") from error
-    return {(row["model"], row["file"]): row for row in rows}
+    return rows
 
 
 def _stored_format(path: Path) -> str:
-    """Format by the file's header; by its suffix if that cannot be read."""
+    """Format by the first bytes of the file; by its suffix if they say nothing."""
     try:
-        with Image.open(path) as image:
-            return image.format or path.suffix[1:]
-    except Exception:  # damaged files are reported when their pixels are read
+        with path.open("rb", opener=open_at_once) as file:
+            return file_format(file.read(12)) or path.suffix[1:]
+    except OSError:  # reported when the pixels are read
         return path.suffix[1:]
 
 

@@ -7,7 +7,6 @@ same from any folder-per-model tree.
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from collections import defaultdict
@@ -25,7 +24,7 @@ from fpkit.artefacts import check_fields, member, open_tensors, read_json, shown
 from fpkit.assets import realworld_path, save_safetensors_atomic, write_text_atomic
 from fpkit.fidelity import CROP, Population, image_power, ring_profile
 from fpkit.images import ImageReadError, read_image
-from fpkit.manifest import PHOTO, ImageFacts, read_facts
+from fpkit.manifest import PHOTO, ImageFacts, read_facts, read_rows
 from fpkit.residual import ResidualName
 from fpkit.spectrum import to_db
 
@@ -230,9 +229,10 @@ def measure_fingerprints(
         Sorted by model; the format is that of the model's first image.
     """
     of_model: dict[str, list[ImageFacts]] = defaultdict(list)
-    for fact in read_facts(folder):
+    for fact in read_facts(folder, on_error=on_error):
         of_model[fact.model].append(fact)
-    provenance = _provenance(Path(folder) / "manifest.csv")
+    images = {(fact.model, fact.path.name) for facts in of_model.values() for fact in facts}
+    provenance = read_rows(folder, images, columns=("repo", "source", "licence"))
     measured = []
     for facts in tqdm(of_model.values(), desc="models", disable=not progress, file=sys.stderr):
         fingerprint = _measure(facts, provenance, residuals, on_error)
@@ -329,14 +329,6 @@ def _power(image: torch.Tensor, residual: ResidualName, path: Path) -> FloatArra
 
 def _joined(words: Any) -> str:
     return ", ".join(sorted(set(words) - {""}))
-
-
-def _provenance(path: Path) -> dict[tuple[str, str], dict[str, str]]:
-    """Rows of the manifest by model and file; it was checked by `read_facts`."""
-    if not path.is_file():
-        return {}
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        return {(row["model"], row["file"]): row for row in csv.DictReader(file)}
 
 
 def _whole_plane(half: FloatArray) -> FloatArray:

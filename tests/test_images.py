@@ -9,13 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
+from fpkit.folders import list_images, list_models
 from fpkit.images import (
     ImageReadError,
     decode_image,
     grid_crops,
     jpeg,
-    list_images,
-    list_models,
     quantise,
     random_crop,
     read_image,

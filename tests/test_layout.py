@@ -219,6 +219,108 @@ def test_no_grab_bags():
     assert not {"utils", "common", "helpers", "misc", "tools"} & set(package_imports())
 
 
+# ---- what no module does -----------------------------------------------------------------------
+
+# Modules that run what they read, or talk to a network; and the modules that may import them.
+FORBIDDEN_IMPORTS = {
+    **dict.fromkeys(
+        ("pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"), ""
+    ),
+    **dict.fromkeys(("code", "codeop", "runpy", "xmlrpc", "telnetlib", "ftplib", "smtplib"), ""),
+    **dict.fromkeys(("requests", "httpx", "aiohttp", "urllib3", "websocket", "fsspec"), ""),
+    **dict.fromkeys(("huggingface_hub", "urllib.request", "imaplib", "poplib", "ssl"), ""),
+    "subprocess": "cli",  # starts JupyterLab where there is no exec
+    "socket": "cli_app",  # asks whether a port of this machine is free
+    "http.client": "app_server",  # the words of status codes
+    "http.server": "",
+}
+FORBIDDEN_CALLS = {
+    *("eval", "exec", "compile", "__import__", "os.system", "os.popen", "tempfile.mktemp"),
+    *("yaml.load", "yaml.unsafe_load", "yaml.full_load", "pandas.read_pickle", "mktemp"),
+    *("torch.hub.load", "torch.hub.load_state_dict_from_url", "pd.read_pickle"),
+}
+
+
+def imported_names(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and not node.level:
+        return [f"{node.module}.{alias.name}" for alias in node.names]
+    return []
+
+
+def dangers(name: str, source: str) -> list[str]:
+    """Lines of a module that could run what a file holds, or reach a network."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        for imported in imported_names(node):
+            for part, where in FORBIDDEN_IMPORTS.items():
+                if f"{imported}.".startswith(f"{part}.") and name not in where.split():
+                    found.append(f"{name}:{node.lineno} imports {imported}")
+        if not isinstance(node, ast.Call):
+            continue
+        call, options = ast.unparse(node.func), {k.arg: ast.unparse(k.value) for k in node.keywords}
+        if (
+            call in FORBIDDEN_CALLS
+            or (call == "torch.load" and options.get("weights_only") != "True")
+            or (call in ("np.load", "numpy.load") and options.get("allow_pickle") != "False")
+            or options.get("shell", "False") != "False"
+            or options.get("allow_pickle", "False") != "False"
+        ):  # fmt: skip
+            found.append(f"{name}:{node.lineno} calls {call}")
+    return found
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import pickle",
+        "from pickle import loads",
+        "import urllib.request",
+        "from urllib import request",
+        "from http import client",
+        "import torch.hub; torch.hub.load('a', 'b')",
+        "eval('1')",
+        "torch.load(path)",
+        "torch.load(path, weights_only=False)",
+        "np.load(path)",
+        "np.load(path, allow_pickle=True)",
+        "yaml.load(text)",
+        "os.system('ls')",
+        "run(command, shell=True)",
+        "tempfile.mktemp()",
+        "def inside():\n    import socket",
+    ],
+)
+def test_dangers_are_seen(line):
+    assert len(dangers("module", line)) == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from urllib.parse import urlsplit",
+        "model.eval()",
+        "re.compile('a')",
+        "torch.load(path, weights_only=True)",
+        "np.load(path, allow_pickle=False)",
+        "run(command, shell=False)",
+        "from http import HTTPStatus",
+    ],
+)
+def test_what_is_harmless_is_let_pass(line):
+    assert not dangers("module", line)
+
+
+def test_no_module_runs_what_it_reads_or_reaches_a_network():
+    found = [
+        danger
+        for path in sorted((ROOT / "fpkit").glob("*.py"))
+        for danger in dangers(path.stem, path.read_text("utf-8"))
+    ]
+    assert not found
+
+
 # ---- what `import fpkit` costs -----------------------------------------------------------------
 
 
