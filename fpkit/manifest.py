@@ -188,7 +188,7 @@ def read_rows(
 def _stored_format(path: Path) -> str:
     """Format by the first bytes of the file; by its suffix if they say nothing."""
     try:
-        with path.open("rb", opener=open_at_once) as file:
+        with open(path, "rb", opener=open_at_once) as file:
             return file_format(file.read(12)) or path.suffix[1:]
     except OSError:  # reported when the pixels are read
         return path.suffix[1:]
