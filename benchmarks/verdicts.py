@@ -1,154 +1,339 @@
-"""Where do the two thresholds of a verdict lie, and what do they do on real generators?
+"""Can verdicts be believed? Candidates for their calibration, and how they err on real generators.
 
-    python benchmarks/verdicts.py [FOLDER] [--batches 4] [--enrolled 10]
+    python benchmarks/verdicts.py compare --zoo zoo --photos photos.npy [--bank FILE.npz] [--quick]
+    python benchmarks/verdicts.py real FOLDER [--extractor small]
 
-Single crops of models that the extractor was not trained on: random decoders, and the models of
-the starter zoo whose architectures were held out. Prints the thresholds that `fpkit.verdicts`
-ships, and, for a folder-per-model tree of real images, how often they err there (one model per
-decoder, each format by itself). Nothing is chosen on the real images.
+``compare`` embeds models that the extractor was not trained on (some 15 minutes; ``--bank`` keeps
+them for the next time) and fits every candidate on one kind of them, to judge another kind: random
+decoders and trained models, pooled images and latents, interpolating and learnt upsamplers. Whose
+false accepts stay below what is asked, also for models unlike those of the fit? It exits with 1 if
+the candidate that fpkit ships breaks this promise, on average over the shifts.
+
+``real`` measures the verdicts on the extractor's card on a folder-per-model tree of real images
+(one model per decoder, each format by itself). Nothing is chosen there.
 """
 
 import argparse
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 import fpkit as fp
-from fpkit.embedder import Embedder
-from fpkit.gallery import centred_scores, template
-from fpkit.manifest import PHOTO, read_facts
-from fpkit.stream import FingerprintStream, Sources, StreamConfig
-from fpkit.verdicts import IDENTIFY, Thresholds, verification_thresholds
+from fpkit.calibration import calibration_error, loss_bits
+from fpkit.embedder import CROPS_PER_SIDE, Embedder
+from fpkit.gallery import Gallery
+from fpkit.images import grid_crops
+from fpkit.manifest import PHOTO, ImageFacts, read_facts
+from fpkit.verdict_bank import Bank, embed_bank
+from fpkit.verdict_calibration import CHOSEN, draw, fit_scale, measure
+from fpkit.verdict_trials import MODELS, TWINS
+from fpkit.verdicts import GALLERY_FEATURES, PAIR_FEATURES, Conditions, stored_verdicts
 
-SHOTS, DRAWS = 5, 40  # images enrolled per model; galleries drawn
-IMAGES, MODELS = 16, 40  # per synthetic model; models per batch
-
-Scores = NDArray[np.float64]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """Scores of the best enrolled model: of its own images, rightly named or not, and of others."""
-
-    known: Scores
-    right: NDArray[np.bool_]
-    unknown: Scores
+FARS = (0.005, 0.01, 0.05)
+SHOTS, ENROLLED, DRAWS = 5, 10, 40  # images per model, models per gallery, galleries
+MIXED = 0.1  # share of twins among the impostors of the promise
+SHIPPED = {"pairs": "and conditions", "galleries": "and second best"}
+INTERPOLATING = ("nearest", "bilinear", "bicubic")
+Table = NDArray[np.float64]
 
 
-def synthetic(extractor: Embedder, batch: int) -> tuple[Scores, NDArray[np.intp]]:
-    """Embeddings and models of one batch that no training saw."""
-    config = StreamConfig(
-        models=MODELS, images=IMAGES, sources=64, random_share=0.75, encoder="both", space="both",
-        jpeg_share=0.0, off_grid_share=0.0, seed=424242 + batch,
-    )  # fmt: skip
-    zoo = fp.Zoo.load()
-    kept_out = set(extractor.card["held_out_architectures"])
-    held_out = [name for name in zoo.model_ids if name.split("/")[0] in kept_out]
-    stream = FingerprintStream(
-        config, Sources(procedural=128), config.synthesizer(zoo, held_out), crop=128
-    )
-    return extractor.embed(stream[0][0]).numpy(), np.repeat(np.arange(MODELS), IMAGES)
+# ---- candidates, on synthetic models ------------------------------------------------------------
 
 
-def real(extractor: Embedder, folder: Path, form: str) -> tuple[Scores, NDArray[np.intp], Scores]:
-    """Embeddings and models of the images stored as `form`, and embeddings of photographs."""
-    first: dict[str, str] = {}
-    facts = [fact for fact in read_facts(folder) if fact.format == form]
-    for fact in facts:
-        first.setdefault(fact.decoder, fact.model)
-    models = [f for f in facts if f.family != PHOTO and first[f.decoder] == f.model]
-    photos = [fact for fact in facts if fact.family == PHOTO]
-    rows = [extractor.embed([fp.read_image(f.path)])[0].numpy() for f in models + photos]
-    _, model = np.unique([fact.model for fact in models], return_inverse=True)
-    empty = np.zeros((0, extractor.dim))
-    return np.stack(rows[: len(models)]), model, np.array(rows[len(models) :] or empty)
+def shifts(bank: Bank) -> dict[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
+    """Which models to fit on, and which to judge."""
+
+    def has(*words: str) -> NDArray[np.bool_]:
+        return np.array([bool(set(words) & set(kind.split())) for kind in bank.kind])
+
+    trained, pooled, latent = has("trained"), has("pooled"), has("latent")
+    smooth = has(*INTERPOLATING)
+    sides = {"random, trained": (~trained, trained), "pooled, latent": (pooled, latent),
+             "interpolating, learnt": (smooth, ~smooth)}  # fmt: skip
+    found = {}
+    for name, (first, second) in sides.items():
+        a, b = name.split(", ")
+        found[f"{a} -> {b}"], found[f"{b} -> {a}"] = (first, second), (second, first)
+    return found
 
 
-def pairs(rows: Scores, model: NDArray[np.intp]) -> tuple[Scores, Scores]:
-    """Scores of all genuine and of all impostor pairs."""
-    upper = np.triu(np.ones((len(rows), len(rows)), bool), k=1)
-    same = model[:, None] == model
-    scores = rows @ rows.T
-    return scores[same & upper], scores[~same & upper]
+def candidates() -> dict[str, list[tuple[str, tuple[str, ...], float]]]:
+    """Name, features and weight of twins, for pairs and galleries."""
+    score = ("one", "score")
+    sets = {
+        "pairs": {"score": score, "and conditions": PAIR_FEATURES},
+        "galleries": {
+            "score": score,
+            "and conditions": tuple(n for n in CHOSEN if n != "second"),
+            "and second best": CHOSEN,
+            "and spread of the rest": (*CHOSEN, "rest"),
+            "and nearest template": (*CHOSEN, "alike"),
+            "all": GALLERY_FEATURES,
+        },
+    }
+    return {
+        part: [
+            (name, features, twins) for name, features in of.items() for twins in (0, 0.1, TWINS)
+        ]
+        for part, of in sets.items()
+    }
 
 
-def identification(rows: Scores, model: NDArray[np.intp], enrolled: int) -> Asked:
-    """Galleries of `enrolled` random models, asked about all other images."""
+def thinned(bank: Bank, side: NDArray[np.bool_], generator: np.random.Generator) -> Bank:
+    """Three quarters of the architectures of one side: another sample for every seed."""
+    there = np.unique(bank.architecture[side])
+    kept = generator.permutation(there)[: max(4, 3 * len(there) // 4)]
+    return bank.of(side & np.isin(bank.architecture, kept))
+
+
+def compare(bank: Bank, *, seeds: int, pairs: int, galleries: int) -> bool:
+    """Print every candidate; whether the shipped one keeps its promise."""
+    found: dict[tuple[str, str, float, str], list[dict[str, float]]] = {}
+    of_shift = shifts(bank)
+    for seed in tqdm(range(seeds), unit="seed", disable=not sys.stderr.isatty()):
+        generator = np.random.default_rng(seed)
+        for shift, sides in of_shift.items():
+            mine, theirs = (
+                dict(zip(("pairs", "galleries"), trials, strict=True))
+                for trials in (
+                    draw(thinned(bank, side, generator), generator, pairs, galleries)
+                    for side in sides
+                )
+            )
+            for part, several in candidates().items():
+                levels = (1,) if part == "pairs" else MODELS
+                for name, features, twins in several:
+                    scale = fit_scale(mine[part], features, models=levels, twins=twins)
+                    one = measure(scale, theirs[part])
+                    one |= {f"{k} 5%": v for k, v in measure(scale, theirs[part], far=0.05).items()}
+                    found.setdefault((part, name, twins, shift), []).append(one)
+    kept = True
+    for part, several in candidates().items():
+        print(f"\n{part}: mean over {len(of_shift)} shifts and {seeds} seeds, highest shift in ()")
+        print(f"{'':32s}loss/bits     ECE   called same at 1%: genuine  unlike         twins"
+              "   at 5%: unlike")  # fmt: skip
+        for name, _, twins in several:
+            rows = [found[part, name, twins, shift] for shift in of_shift]
+            means = {key: [np.mean([one[key] for one in row]) for row in rows]
+                     for key in rows[0][0]}  # fmt: skip
+            loss = [np.mean([row[s]["loss_bits"] for row in rows]) for s in range(seeds)]
+            other, twin = np.array(means["far_other"]), np.array(means["far_twin"])
+            lax = means["far_other 5%"]
+            print(
+                f"{name + f', {twins:.0%} twins':32s}{np.mean(loss):.3f}+-{np.std(loss):.3f}"
+                f"  {np.mean(means['calibration_error']):.3f}  {np.mean(means['tar']):23.0%}"
+                f"  {other.mean():6.1%} ({other.max():5.1%})  {twin.mean():6.1%}"
+                f"  {np.mean(lax):8.1%} ({max(lax):5.1%})"
+            )
+            if name == SHIPPED[part] and twins == TWINS:
+                mixed = (1 - MIXED) * other + MIXED * twin
+                kept &= bool(mixed.mean() <= 0.01)
+                print(
+                    f"  ^ shipped; with {MIXED:.0%} twins {mixed.mean():.2%} are called same at 1% "
+                    f"(highest shift {mixed.max():.2%})"
+                )
+    return kept
+
+
+def stored_bank(path: Path | None, make: Callable[[], Bank]) -> Bank:
+    """The bank in a file, or a new one that is kept there."""
+    if path is None:
+        return make()
+    names = ("crops", "strangers", "cohort", "architecture", "kind", "description")
+    if not path.exists():
+        bank = make()
+        np.savez(path, **{name: getattr(bank, name) for name in names})
+    with np.load(path, allow_pickle=False) as file:
+        stored = {name: file[name] for name in names}
+    return Bank(**stored | {"description": str(stored["description"])})
+
+
+# ---- real generators ----------------------------------------------------------------------------
+
+
+class Seen:
+    """Embeddings of real images of one format, their models, and how many crops each has."""
+
+    def __init__(self, extractor: Embedder, facts: list[ImageFacts]) -> None:
+        rows, self.crops = [], []
+        for fact in tqdm(facts, unit="image", disable=not sys.stderr.isatty()):
+            image = fp.read_image(fact.path)
+            rows.append(extractor.embed([image])[0].numpy())
+            size = extractor.config.crop
+            self.crops.append(len(grid_crops(image, size=size, grid=CROPS_PER_SIDE)))
+        self.rows = np.stack(rows)
+        names = [fact.model for fact in facts]
+        _, self.model = np.unique(names, return_inverse=True)
+
+
+def interval(matrix: Table, *, seed: int = 0, draws: int = 2000) -> str:
+    """Mean of (m, m) or (m,) shares without the diagonal, and its interval over the m models."""
+    generator = np.random.default_rng(seed)
+    count = len(matrix)
+    times = generator.multinomial(count, np.full(count, 1 / count), size=draws).astype(float)
+    if matrix.ndim == 1:
+        means, middle = times @ matrix / count, matrix.mean()
+    else:
+        off = 1 - np.eye(count)
+        filled = np.where(off > 0, matrix, 0)
+        means = np.einsum("bi,ij,bj->b", times, filled, times)
+        means /= np.einsum("bi,ij,bj->b", times, off, times)
+        middle = filled.sum() / off.sum()
+    low, high = np.quantile(means, [0.025, 0.975])
+    return f"{middle:5.1%} ({low:.1%} to {high:.1%})"
+
+
+def by_model(values: Table, model: NDArray[np.intp]) -> Table:
+    return np.bincount(model, values) / np.bincount(model)
+
+
+def pairs_of(seen: Seen, card: dict, identity: str, jpeg: bool) -> None:
+    verdicts = stored_verdicts(card, extractor_hash=identity)
+    scores, crops = seen.rows @ seen.rows.T, np.minimum.outer(seen.crops, seen.crops)
+    ratio, accept, refuse = (np.zeros(scores.shape) for _ in range(3))
+    count = seen.model.max() + 1
+    which = np.eye(count)[seen.model]
+    same = seen.model[:, None] == seen.model
+    upper = ~np.eye(len(same), dtype=bool)
+
+    def share(values: Table) -> Table:
+        """(m, m) mean of every pair of models."""
+        return (which.T @ (values * upper) @ which) / (which.T @ upper @ which)
+
+    for far in FARS:
+        for level in np.unique(crops):
+            conditions = Conditions(crops=int(level), jpeg=jpeg)
+            here = crops == level
+            accept[here], refuse[here] = verdicts.pairs.bounds(conditions, models=1, far=far)
+            ratio[here] = [
+                verdicts.verify(score, conditions, far=far).log_ratio for score in scores[here]
+            ]
+        accepted = share(ratio >= accept)
+        refused = share(ratio < refuse)
+        print(f"    at {far:4.1%}: of two models {interval(accepted)} called same; "
+              f"of one {interval(np.diag(accepted).copy())} same, "
+              f"{interval(np.diag(refused).copy())} different")  # fmt: skip
+    print(f"    of two models called different: {interval(refused)}")
+    size = share(np.ones(ratio.shape))
+    chosen = np.triu(upper)
+    weight = (size / (which.T @ upper @ which))[seen.model][:, seen.model]
+    weight = np.where(same, weight / count, weight / (count * (count - 1)))[chosen] / 2
+    print(f"    loss {loss_bits(ratio[chosen], same[chosen], weight=weight):.2f} bits (Cllr), "
+          f"ECE {calibration_error(ratio[chosen], same[chosen], weight=weight):.3f}")  # fmt: skip
+
+
+def galleries_of(seen: Seen, photos: Seen | None, card: dict, identity: str, jpeg: bool) -> None:
+    verdicts = stored_verdicts(card, extractor_hash=identity)
     generator = np.random.default_rng(0)
-    known, right, unknown = [], [], []
+    count, dim = seen.model.max() + 1, seen.rows.shape[1]
+    # (models, kind of answer) counts: of enrolled ones, of others, of photographs
+    ratios: dict[str, list[float]] = {"known": [], "unknown": []}
+    tally = {far: {kind: np.zeros((count if kind != "photo" else len(photos.rows), 4))
+                   for kind in ("known", "unknown", *(("photo",) if photos else ()))}
+             for far in FARS}  # fmt: skip
     for _ in range(DRAWS):
-        order = generator.permutation(model.max() + 1)
-        templates, probes, own = [], [], []
-        for place, name in enumerate(order[:enrolled]):
-            images = generator.permutation(np.flatnonzero(model == name))
-            templates.append(template(rows[images[:SHOTS]]))
-            probes.append(images[SHOTS:])
-            own.append(np.full(len(images[SHOTS:]), place))
-        scores = centred_scores(rows[np.concatenate(probes)], templates)
-        known.append(scores.max(1))
-        right.append(scores.argmax(1) == np.concatenate(own))
-        others = rows[np.isin(model, order[enrolled:])]
-        unknown.append(centred_scores(others, templates).max(1))
-    return Asked(known=np.concatenate(known), right=np.concatenate(right),
-                 unknown=np.concatenate(unknown))  # fmt: skip
+        gallery, order = Gallery(identity, dim), generator.permutation(count)
+        left = []
+        for name in order[:ENROLLED]:
+            images = generator.permutation(np.flatnonzero(seen.model == name))
+            shots = min(SHOTS, len(images) // 2)
+            gallery.enrol(str(name), seen.rows[images[:shots]])
+            left += images[shots:].tolist()
+        others = np.flatnonzero(np.isin(seen.model, order[ENROLLED:]))
+        asked = [("known", i, seen) for i in left]
+        asked += [("unknown", i, seen) for i in generator.permutation(others)[:200]]
+        asked += [("photo", i, photos) for i in range(len(photos.rows))] if photos else []
+        answers = gallery.identify(np.stack([of.rows[i] for _, i, of in asked]))
+        for (kind, i, of), answer in zip(asked, answers, strict=True):
+            conditions = Conditions(crops=of.crops[i], jpeg=jpeg)
+            right = kind == "known" and answer.model == str(of.model[i])
+            for far in FARS:
+                verdict = verdicts.identify(answer, gallery, conditions, far=far)
+                place = {"same": 0 if right else 1, "unsure": 2, "different": 3}[verdict.answer]
+                tally[far][kind][i if kind == "photo" else of.model[i], place] += 1
+            if right or kind == "unknown":
+                ratios[kind].append(verdict.log_ratio)
+    for far, kinds in tally.items():
+        words = []
+        for kind, counts in kinds.items():
+            there = counts[counts.sum(1) > 0]
+            shares = there / there.sum(1, keepdims=True)
+            if kind == "known":
+                words.append(f"of an enrolled model {interval(shares[:, 0])} named rightly, "
+                             f"{interval(shares[:, 1])} wrongly, "
+                             f"{interval(shares[:, 3])} none")  # fmt: skip
+            else:
+                what = {"unknown": "of a model not enrolled", "photo": "photographs"}[kind]
+                words.append(f"{what} {interval(shares[:, 1])} named, "
+                             f"{interval(shares[:, 3])} none")  # fmt: skip
+        print(f"    at {far:4.1%}: " + "; ".join(words))
+    ratio = np.array(ratios["known"] + ratios["unknown"])
+    same = np.arange(len(ratio)) < len(ratios["known"])
+    print(f"    loss {loss_bits(ratio, same):.2f} bits (Cllr), "
+          f"ECE {calibration_error(ratio, same):.3f}")  # fmt: skip
 
 
-def shares(scores: Scores, thresholds: Thresholds) -> str:
-    decisions = [thresholds.decide(score) for score in scores]
-    words = ("accepted", "unsure", "refused")
-    return ", ".join(f"{decisions.count(word) / len(decisions):4.0%} {word}" for word in words)
+def real(extractor: Embedder, folder: Path) -> None:
+    card, identity = extractor.card, extractor.hash
+    for form in ("png", "jpeg"):
+        facts = [fact for fact in read_facts(folder) if fact.format == form]
+        first: dict[str, str] = {}
+        for fact in facts:
+            first.setdefault(fact.decoder, fact.model)
+        mine = [f for f in facts if f.family != PHOTO and first[f.decoder] == f.model]
+        names = [f.model for f in mine]
+        mine = [f for f in mine if names.count(f.model) >= 4]
+        seen = Seen(extractor, mine)
+        shots = [fact for fact in facts if fact.family == PHOTO]
+        photos = Seen(extractor, shots) if shots else None
+        jpeg = form == "jpeg"
+        print(
+            f"{form}: {seen.model.max() + 1} models, {len(mine)} images, {len(shots)} photographs"
+        )
+        print("  pairs of images")
+        pairs_of(seen, card, identity, jpeg)
+        print(f"  galleries of {ENROLLED} models, {SHOTS} images each")
+        galleries_of(seen, photos, card, identity, jpeg)
 
 
-def report(name: str, rows: Scores, model: NDArray[np.intp], enrolled: int, card: dict) -> Asked:
-    genuine, impostor = pairs(rows, model)
-    asked = identification(rows, model, enrolled)
-    verify = verification_thresholds(card)
-    print(f"{name}: {model.max() + 1} models, {len(rows)} images")
-    print(f"  pairs of one model      {shares(genuine, verify)}")
-    print(f"  pairs of two models     {shares(impostor, verify)}")
-    print(f"  of an enrolled model    {shares(asked.known, IDENTIFY)}")
-    accepted = asked.right[asked.known >= IDENTIFY.accept]
-    print(f"    named rightly         {asked.right.mean():.0%}, of the accepted ", end="")
-    print(f"{accepted.mean():.0%}" if len(accepted) else "-")
-    print(f"  of a model not enrolled {shares(asked.unknown, IDENTIFY)}")
-    return asked
-
-
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, nargs="?")
-    parser.add_argument("--batches", type=int, default=4)
-    parser.add_argument("--enrolled", type=int, default=10)
+    parser.add_argument("--extractor")
+    tasks = parser.add_subparsers(dest="task", required=True)
+    add = tasks.add_parser("compare").add_argument
+    add("--zoo", type=Path)
+    add("--photos", type=Path)
+    add("--bank", type=Path, help="keep the embeddings in this file")
+    add("--seeds", type=int, default=5)
+    add("--quick", action="store_true", help="1 seed, 60 random decoders of 6 images")
+    tasks.add_parser("real").add_argument("folder", type=Path)
     arguments = parser.parse_args()
-
-    extractor = fp.load_extractor()
-    found = {"verify": [], "identify": []}
-    for batch in range(arguments.batches):
-        rows, model = synthetic(extractor, batch)
-        found["verify"].append(Thresholds.measured(*pairs(rows, model)))
-        name = f"synthetic, batch {batch}"
-        asked = report(name, rows, model, arguments.enrolled, extractor.card)
-        right = asked.known[asked.right]
-        found["identify"].append(Thresholds.measured(right, asked.unknown))
-    for name, several in found.items():
-        accept = np.array([thresholds.accept for thresholds in several])
-        refuse = np.array([thresholds.refuse for thresholds in several])
-        print(f"{name}: accept {accept.mean():.2f} ({accept.min():.2f} to {accept.max():.2f}), "
-              f"refuse {refuse.mean():.2f} ({refuse.min():.2f} to {refuse.max():.2f})")  # fmt: skip
-    for form in ("png", "jpeg") if arguments.folder else ():
-        rows, model, photos = real(extractor, arguments.folder, form)
-        report(f"real, {form}", rows, model, arguments.enrolled, extractor.card)
-        if len(photos):
-            generator = np.random.default_rng(1)
-            scores = []
-            for _ in range(DRAWS):
-                names = generator.permutation(model.max() + 1)[: arguments.enrolled]
-                templates = [template(rows[model == name][:SHOTS]) for name in names]
-                scores.append(centred_scores(photos, templates).max(1))
-            print(f"  photographs             {shares(np.concatenate(scores), IDENTIFY)}")
+    extractor = fp.load_extractor(arguments.extractor)
+    if arguments.task == "real":
+        real(extractor, arguments.folder)
+        return 0
+    sizes = {"random": 60, "images": 6, "strangers": 24} if arguments.quick else {"random": 160,
+             "images": 12}  # fmt: skip
+    bank = stored_bank(
+        arguments.bank,
+        lambda: embed_bank(
+            extractor,
+            zoo=fp.Zoo.load(arguments.zoo),
+            tiles=arguments.photos,
+            progress=sys.stderr.isatty(),
+            **sizes,
+        ),
+    )
+    print(f"{len(bank.crops)} models: {bank.description}")
+    seeds = 1 if arguments.quick else arguments.seeds
+    kept = compare(bank, seeds=seeds, pairs=4000, galleries=15)
+    print("promise kept" if kept else "promise BROKEN: more false accepts than asked for")
+    return 0 if kept else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -337,8 +337,11 @@ def card_entry(
 
 
 def _scale(stored: Mapping[str, Any]) -> Scale:
-    # JSON knows no tuples
-    return Scale(**{k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()})
+    return Scale(**{name: _frozen(value) for name, value in stored.items()})
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value  # JSON has no tuples
 
 
 def _along(table: FloatArray, levels: tuple[float, ...], at: float) -> FloatArray:
