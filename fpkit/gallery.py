@@ -23,6 +23,7 @@ from fpkit.locks import locked
 FORMAT = "fpkit-gallery-2"
 FORMATS = ("fpkit-gallery-1", FORMAT)  # the first knew no images, only how many they were
 
+MOST = 1e100  # of a sum: its square must be a number, too
 HEADER_BYTES = 2**26  # of a file: names, and 70 bytes for every enrolled image
 
 # One enrolled model says little about where the middle of all models is, ten say a lot: with 4
@@ -298,6 +299,10 @@ class Gallery:
                 if file.layout != {"sums": wanted} or wanted[1][1] < 1:
                     raise ValueError(f"its sums are {shown(file.layout)}, of {len(models)} models")
                 sums = file.read()["sums"].numpy()
+                if sums.size and abs(sums).max() > MOST:
+                    raise ValueError(
+                        f"its sums reach {abs(sums).max():g}, at most {MOST:g} is read"
+                    )
         except (ValueError, LookupError) as error:
             raise ValueError(f"{path} is not a gallery, or is damaged: {error}") from error
         if made_with != extractor_hash:

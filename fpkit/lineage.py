@@ -8,13 +8,13 @@ ratio on synthetic bases and their fine-tunes, where the truth is known.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fpkit.artefacts import shown
+from fpkit.artefacts import check_fields, shown
 from fpkit.gallery import Gallery, centred_scores
 
 KEY = "lineage"  # of the calibration on an extractor's card
@@ -49,8 +49,6 @@ class Calibration:
     bound: float
 
     def __post_init__(self) -> None:
-        if not all(isinstance(value, int | float) for value in asdict(self).values()):
-            raise TypeError(f"a calibration needs numbers, got {shown(asdict(self))}")
         values = np.array(list(asdict(self).values()), dtype=np.float64)
         if not np.isfinite(values).all() or not 0 < self.fewest <= self.most or self.bound <= 0:
             raise ValueError(f"a calibration needs finite numbers and positive bounds, got {self}")
@@ -192,9 +190,11 @@ def stored_calibration(card: dict[str, Any], *, extractor_hash: str) -> Calibrat
     if entry is None:
         raise ValueError(f"this extractor's card has no lineage calibration: run `{COMMAND}`")
     try:
-        made_for, calibration = entry["extractor"], Calibration(**entry["calibration"])
+        made_for, stored = entry["extractor"], entry["calibration"]
         if not isinstance(made_for, str):
             raise TypeError(f"extractor is {shown(made_for)}")
+        names = [field.name for field in fields(Calibration)]
+        calibration = Calibration(**check_fields(stored, dict.fromkeys(names, float)))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"the card's lineage calibration is damaged ({error}): run `{COMMAND}`"
