@@ -131,7 +131,7 @@ def test_every_asset_is_read(used):
     assert set(used["assets"]) == shipped and len(shipped) >= 7
 
 
-def test_every_widget_is_drawn(used):
+def test_every_widget_is_made(used):
     from fpkit import widgets
 
     assert set(used["widgets"]) == set(widgets.__all__)

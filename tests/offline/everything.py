@@ -87,7 +87,7 @@ def long_verbs(folder: Path) -> Iterator[str]:
         Extractor(ExtractorConfig(widths=(8, 8), positions=1, dim=16)).save(folder / "tiny")
     run("calibrate-lineage", folder / "tiny", "--random", 44, "--images", 4)
     yield "calibrate-lineage"
-    run("calibrate-verdicts", folder / "tiny", "--random", 24, "--images", 8, "--strangers", 24)
+    run("calibrate-verdicts", folder / "tiny", "--random", 44, "--images", 4, "--strangers", 24)
     yield "calibrate-verdicts"
     run("export-onnx", folder / "extractor.onnx", "--extractor", "small")
     yield "export-onnx"
@@ -125,7 +125,7 @@ def assets(folder: Path) -> Iterator[str]:
 
 
 def widgets(folder: Path) -> Iterator[str]:
-    """Every widget, made and drawn."""
+    """Every widget made; drawn, if it has something to draw before it is used."""
     import numpy as np
 
     import fpkit as fp
@@ -133,7 +133,7 @@ def widgets(folder: Path) -> Iterator[str]:
     from fpkit.stream import Sources
 
     images = fp.procedural_images(4, 192, seed=0)
-    widgets.BlockExplorer().static()
+    widgets.BlockExplorer()
     yield "BlockExplorer"
     widgets.SynthesisExplorer(images, images[:2], max_steps=2).static()
     yield "SynthesisExplorer"
@@ -145,7 +145,7 @@ def widgets(folder: Path) -> Iterator[str]:
     widgets.AttributionDesk(extractor=fp.load_extractor("small"))
     yield "AttributionDesk"
     config = fp.TrainConfig(steps=1)
-    widgets.TrainingMonitor(config, Sources(procedural=9), out=folder / "monitored").static()
+    widgets.TrainingMonitor(config, Sources(procedural=9), out=folder / "monitored")
     yield "TrainingMonitor"
 
 
