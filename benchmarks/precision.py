@@ -7,7 +7,7 @@ numpy float64 (``float64_references.py``); embeddings in bfloat16 and by ONNX Ru
 embedded in other company; what a seed decides, made again (``same_again.py``, in processes of its
 own); figures of merit beside scipy, scikit-learn and torchmetrics (``precision_libraries.py``).
 FOLDER, a folder of images per model, adds real images, one per model, to the first two. Needs
-``pip install 'fpkit[test]'``. Takes about a minute, with ``--quick`` half of it. Exits with 1 if
+``pip install 'fpkit[test]'``. Takes two minutes, with ``--quick`` one. Exits with 1 if
 something is less exact than docs/precision.md promises; the last line can be quoted.
 """
 
@@ -114,6 +114,14 @@ def _by_onnx(extractor: Embedder, images: Sequence[Tensor]) -> NDArray[np.float3
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         crops = [fp.grid_crops(image, grid=CROPS_PER_SIDE).numpy() for image in images]
         return np.stack([session.run(["embedding"], {"crops": part})[0] for part in crops])
+
+
+def small_for_default(images: Sequence[Tensor]) -> tuple[float, float]:
+    """Another extractor, no rounding: correlation and distance of the scores of all pairs."""
+    pairs = np.triu_indices(len(images), 1)
+    embeddings = (fp.load_extractor(which).embed(images).numpy() for which in (None, "small"))
+    one, other = ((rows @ rows.T)[pairs] for rows in embeddings)
+    return float(np.corrcoef(one, other)[0, 1]), float(np.sqrt(((one - other) ** 2).mean()))
 
 
 def company_changes(name: str, extractor: Embedder, images: Sequence[Tensor]) -> Iterator[Change]:
@@ -265,6 +273,12 @@ def main() -> int:
                 title = f"{folder.name}, {len(images)} {kind} images: change of"
                 changes = arithmetic_changes(folder, images, onnx=not quick and kind == "computed")
                 away = max(away, changes_table(ledger, title, changes))
+
+    correlation, apart = small_for_default(computed + real)
+    print(
+        f"\nextractor-small instead of extractor, {len(computed + real)} images: scores correlate "
+        f"by {correlation:.3f} and are {apart:.3f} apart (root mean square)"
+    )
 
     sizes = [computed[0], computed[1][:, :128, :130], computed[2][:, :, :150]]
     extractors = {folder.name: fp.load_extractor(folder) for folder in folders}
