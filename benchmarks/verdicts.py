@@ -31,7 +31,7 @@ from fpkit.manifest import PHOTO, ImageFacts, read_facts
 from fpkit.verdict_bank import Bank, embed_bank
 from fpkit.verdict_calibration import CHOSEN, draw, fit_scale, measure
 from fpkit.verdict_trials import MODELS, TWINS
-from fpkit.verdicts import GALLERY_FEATURES, PAIR_FEATURES, Conditions, stored_verdicts
+from fpkit.verdicts import FAR, GALLERY_FEATURES, PAIR_FEATURES, Conditions, stored_verdicts
 
 FARS = (0.005, 0.01, 0.05)
 SHOTS, ENROLLED, DRAWS = 5, 10, 40  # images per model, models per gallery, galleries
@@ -114,7 +114,7 @@ def compare(bank: Bank, *, seeds: int, pairs: int, galleries: int) -> bool:
     kept = True
     for part, several in candidates().items():
         print(f"\n{part}: mean over {len(of_shift)} shifts and {seeds} seeds, highest shift in ()")
-        print(f"{'':32s}loss/bits     ECE   called same at 1%: genuine  unlike         twins"
+        print(f"{'':34s}loss/bits     ECE   called same at 1%: genuine  unlike         twins"
               "   at 5%: unlike")  # fmt: skip
         for name, _, twins in several:
             rows = [found[part, name, twins, shift] for shift in of_shift]
@@ -124,7 +124,7 @@ def compare(bank: Bank, *, seeds: int, pairs: int, galleries: int) -> bool:
             other, twin = np.array(means["far_other"]), np.array(means["far_twin"])
             lax = means["far_other 5%"]
             print(
-                f"{name + f', {twins:.0%} twins':32s}{np.mean(loss):.3f}+-{np.std(loss):.3f}"
+                f"{name + f', {twins:.0%} twins':34s}{np.mean(loss):.3f}+-{np.std(loss):.3f}"
                 f"  {np.mean(means['calibration_error']):.3f}  {np.mean(means['tar']):23.0%}"
                 f"  {other.mean():6.1%} ({other.max():5.1%})  {twin.mean():6.1%}"
                 f"  {np.mean(lax):8.1%} ({max(lax):5.1%})"
@@ -183,6 +183,8 @@ def interval(matrix: Table, *, seed: int = 0, draws: int = 2000) -> str:
         means = np.einsum("bi,ij,bj->b", times, filled, times)
         means /= np.einsum("bi,ij,bj->b", times, off, times)
         middle = filled.sum() / off.sum()
+    if not middle:  # no draw of models could show any either
+        return f"  0.0% (none of {count} models)"
     low, high = np.quantile(means, [0.025, 0.975])
     return f"{middle:5.1%} ({low:.1%} to {high:.1%})"
 
@@ -191,7 +193,9 @@ def by_model(values: Table, model: NDArray[np.intp]) -> Table:
     return np.bincount(model, values) / np.bincount(model)
 
 
-def pairs_of(seen: Seen, card: dict, identity: str, jpeg: bool) -> None:
+def pairs_of(seen: Seen, card: dict, identity: str, jpeg: bool) -> str:
+    """Print the figures of pairs; the share of pairs of two models called same at 1%."""
+    summary = ""
     verdicts = stored_verdicts(card, extractor_hash=identity)
     scores, crops = seen.rows @ seen.rows.T, np.minimum.outer(seen.crops, seen.crops)
     ratio, accept, refuse = (np.zeros(scores.shape) for _ in range(3))
@@ -214,6 +218,8 @@ def pairs_of(seen: Seen, card: dict, identity: str, jpeg: bool) -> None:
             ]
         accepted = share(ratio >= accept)
         refused = share(ratio < refuse)
+        if far == FAR:
+            summary = interval(accepted).strip()
         print(f"    at {far:4.1%}: of two models {interval(accepted)} called same; "
               f"of one {interval(np.diag(accepted).copy())} same, "
               f"{interval(np.diag(refused).copy())} different")  # fmt: skip
@@ -224,6 +230,7 @@ def pairs_of(seen: Seen, card: dict, identity: str, jpeg: bool) -> None:
     weight = np.where(same, weight / count, weight / (count * (count - 1)))[chosen] / 2
     print(f"    loss {loss_bits(ratio[chosen], same[chosen], weight=weight):.2f} bits (Cllr), "
           f"ECE {calibration_error(ratio[chosen], same[chosen], weight=weight):.3f}")  # fmt: skip
+    return summary
 
 
 def galleries_of(seen: Seen, photos: Seen | None, card: dict, identity: str, jpeg: bool) -> None:
@@ -278,7 +285,7 @@ def galleries_of(seen: Seen, photos: Seen | None, card: dict, identity: str, jpe
 
 
 def real(extractor: Embedder, folder: Path) -> None:
-    card, identity = extractor.card, extractor.hash
+    card, identity, summary = extractor.card, extractor.hash, []
     for form in ("png", "jpeg"):
         facts = [fact for fact in read_facts(folder) if fact.format == form]
         first: dict[str, str] = {}
@@ -295,9 +302,10 @@ def real(extractor: Embedder, folder: Path) -> None:
             f"{form}: {seen.model.max() + 1} models, {len(mine)} images, {len(shots)} photographs"
         )
         print("  pairs of images")
-        pairs_of(seen, card, identity, jpeg)
+        summary.append(f"{form} {pairs_of(seen, card, identity, jpeg)}")
         print(f"  galleries of {ENROLLED} models, {SHOTS} images each")
         galleries_of(seen, photos, card, identity, jpeg)
+    print(f"pairs of two real models called same at 1%: {', '.join(summary)}")
 
 
 def main() -> int:

@@ -319,6 +319,13 @@ def test_calibration_judges_models_that_it_has_not_seen(bank):
     assert again == calibration
 
 
+def test_images_named_wrongly_are_no_genuine_trials():
+    blind = draw(made_bank(told_apart=False), np.random.default_rng(0), 100, 6)[1]
+    asked = [(blind.cell[:, 2] == 3) & (blind.kind == kind) for kind in (GENUINE, OTHER)]
+    # of 30 models that look alike, one in 30 is named rightly; the 60 images asked about are many
+    assert 0 < asked[0].sum() < 0.15 * asked[1].sum()
+
+
 def test_more_crops_make_stronger_evidence(fitted):
     weak, strong = (
         fitted.verify(0.9, Conditions(crops=crops, jpeg=False)).log_ratio for crops in (1, 16)
