@@ -26,6 +26,7 @@ from fpkit import (
     cli_grade,
     cli_lineage,
     cli_make,
+    cli_verdicts,
     cli_zoo,
 )
 from fpkit.assets import FULL
@@ -159,6 +160,12 @@ def _extractor(parser: argparse.ArgumentParser) -> None:
     _device(parser)
 
 
+def _far(parser: argparse.ArgumentParser, of: str) -> None:
+    parser.add_argument(
+        "--far", type=float, default=0.01, metavar="SHARE", help=f"share of {of} (default 0.01)"
+    )
+
+
 def _synth(verbs: Verbs) -> None:
     parser = add_verb(
         verbs,
@@ -240,12 +247,13 @@ def _identify(verbs: Verbs) -> None:
     parser = add_verb(
         verbs,
         "identify",
-        cli_attribute.identify,
-        "name the enrolled model nearest to each image",
-        example="fpkit identify my.gallery unknown/*.png --json",
+        cli_verdicts.identify,
+        "name the enrolled model that made each image, or none of them",
+        example="fpkit identify my.gallery unknown/*.png --far 0.05",
     )
     parser.add_argument("gallery", metavar="GALLERY", help="gallery file, see fpkit enrol")
     parser.add_argument("image", nargs="+", metavar="IMAGE", help="image files, or folders of them")
+    _far(parser, "images of models not enrolled that may get a name")
     _extractor(parser)
     _batch(parser)
 
@@ -254,15 +262,13 @@ def _verify(verbs: Verbs) -> None:
     parser = add_verb(
         verbs,
         "verify",
-        cli_attribute.verify,
+        cli_verdicts.verify,
         "did one model make both images?",
         example="fpkit verify a.png b.png",
     )
     parser.add_argument("a", metavar="A", help="image file")
     parser.add_argument("b", metavar="B", help="image file")
-    parser.add_argument(
-        "--threshold", type=float, help="score from which on it is one model (the extractor's own)"
-    )
+    _far(parser, "pairs of two models that may be taken for one")
     _extractor(parser)
     _json(parser)
 

@@ -1,4 +1,4 @@
-"""Verbs of the command line that look at images: galleries, verdicts, fingerprints, figures."""
+"""Verbs of the command line that look at many images: fingerprints, and figures of methods."""
 
 from __future__ import annotations
 
@@ -18,74 +18,17 @@ from fpkit.cli_io import (
     Skipped,
     checked_device,
     expand,
-    note,
     plural,
     print_json,
-    print_table,
+    writable,
 )
 from fpkit.images import ImageReadError, read_images
+from fpkit.names import visible
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from fpkit.extractor import Extractor
-
-
-def identify(arguments: argparse.Namespace) -> int:
-    """Name the enrolled model nearest to each image."""
-    from fpkit.gallery import Gallery
-
-    extractor = open_extractor(arguments)
-    gallery = Gallery.load(arguments.gallery, extractor_hash=extractor.hash)
-    paths = expand(arguments.image)
-    skipped = Skipped()
-    embedded = list(embed_readable(extractor, paths, skipped))
-    if not embedded:
-        raise ValueError(f"none of the {len(paths)} images can be used")
-    answers = gallery.identify(np.stack([embedding for _, embedding in embedded]))
-    named = [(str(path), answer) for (path, _), answer in zip(embedded, answers, strict=True)]
-    if arguments.json:
-        print_json(
-            [
-                {"image": image, "model": a.model, "score": a.score, "scores": a.scores}
-                for image, a in named
-            ]
-        )
-    else:
-        rows = []
-        for image, answer in named:
-            second = [f"{name} {score:.4f}" for name, score in list(answer.scores.items())[1:2]]
-            rows.append([image, answer.model, answer.score, *(second or ["-"])])
-        print_table(["image", "model", "score", "second best"], rows)
-    if len(gallery) == 1:
-        note("one enrolled model: it is named for every image, read the score")
-    return skipped.finish(len(paths), strict=arguments.strict)
-
-
-def verify(arguments: argparse.Namespace) -> int:
-    """Did one model make both images?"""
-    from fpkit.gallery import verify as cosine
-
-    extractor = open_extractor(arguments)
-    pair = [Path(arguments.a), Path(arguments.b)]
-    first, second = (embedding for _, embedding in embed_readable(extractor, pair, None))
-    score = cosine(first, second)
-    threshold, far = arguments.threshold, None
-    if threshold is None:
-        known = extractor.card.get("verification")
-        if known is None:
-            raise ValueError("this extractor's card names no threshold: give one by --threshold")
-        threshold, far = float(known["threshold"]), float(known["far"])
-    same = score >= threshold
-    if arguments.json:
-        a, b = map(str, pair)
-        answer = {"a": a, "b": b, "score": score, "same": same, "threshold": threshold}
-        print_json(answer | {"far": far})
-    else:
-        print("same model" if same else "not the same model, or too little to tell")
-        origin = "" if far is None else f", passed by {far:.0%} of pairs of unlike synthetic models"
-        print(f"score {score:.4f}, threshold {threshold:.4f}{origin}")
-    return 0
 
 
 def open_extractor(arguments: argparse.Namespace) -> Extractor:
@@ -116,8 +59,8 @@ def fingerprint(arguments: argparse.Namespace) -> int:
     """Average spectrum of an image or a folder, as a page, a picture or numbers."""
     from fpkit.spectrum import average_spectrum, radial_profile, to_db
 
-    paths = expand([arguments.input])
     skipped = Skipped()
+    paths = expand([arguments.input], on_error=skipped)
     used: list[Path] = []
 
     def readable() -> Iterator[Tensor]:
@@ -137,7 +80,7 @@ def fingerprint(arguments: argparse.Namespace) -> int:
     mean = power.mean(axis=0)
     frequency, profile = radial_profile(mean)
     out = Path(arguments.out)
-    name = Path(arguments.input).resolve().name
+    name = visible(Path(arguments.input).resolve().name)
     title = f"{name}: {plural(len(used), 'image')}, {arguments.residual} residual"
     if out.suffix.lower() == ".npz":
         buffer = io.BytesIO()
@@ -158,7 +101,7 @@ def fingerprint(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json({"out": str(out), "images": len(used), "skipped": skipped.count})
     else:
-        print(f"{out}: average spectrum of {plural(len(used), 'image')}")
+        print(f"{writable(str(out))}: average spectrum of {plural(len(used), 'image')}")
     return skipped.finish(len(paths), strict=arguments.strict)
 
 
@@ -184,6 +127,10 @@ def bench(arguments: argparse.Namespace) -> int:
         progress=sys.stderr.isatty(),
         cache=arguments.cache,
     )
-    print_json(result) if arguments.json else print(format_table(result | {"skipped": []}))
+    if arguments.json:
+        print_json(result)
+    else:
+        for line in format_table(result | {"skipped": []}).split("\n"):
+            print(writable(line))
     total = result["images"] + result["photos"] + skipped.count
     return skipped.finish(total, strict=arguments.strict)

@@ -26,7 +26,7 @@ from fpkit.traces import (
     jpeg_quality,
     resampling_peak,
 )
-from fpkit.verdicts import Conditions
+from fpkit.verdicts import Conditions, Verdict
 
 LEAST_QUALITY = 65  # the lowest that verdicts were calibrated on, see fpkit.verdict_bank
 FEW_CROPS = 4  # an image with fewer is called small
@@ -38,6 +38,8 @@ MAX_PIXELS = 64_000_000
 RESAMPLED = 8.0  # times the median around it
 NO_DETAIL = 2.0  # times the power of rounding
 FLAT = 0.5  # share of the blocks
+
+BOTH, TWO = "one model made both", "two models did"
 
 _FROM_QUALITY = f"verdicts are calibrated from quality {LEAST_QUALITY} on"
 
@@ -51,7 +53,7 @@ class ImageEvidence:
     width, height
         In pixels.
     crops
-        That an extractor looks at.
+        That an extractor looks at; of those that overlap by more than half, one.
     format
         ``"PNG"``, ``"JPEG"``, ...; ``"pixels"`` if it is no file.
     jpeg_quality
@@ -102,10 +104,11 @@ def gather_evidence(
     --------
     >>> found = gather_evidence(torch.zeros(3, 128, 200), crop=128, grid=4)
     >>> found.crops, found.format, len(found.warnings)
-    (3, 'pixels', 4)
+    (2, 'pixels', 4)
     """
-    crops = len(grid_crops(image[:1], size=crop, grid=grid))
+    grid_crops(image[:1], size=crop, grid=1)  # raises if there is none
     height, width = image.shape[-2:]
+    crops = math.prod(min(grid, 1 + 2 * (side - crop) // crop) for side in (height, width))
     form, quality, warnings = (PIXELS, None, []) if source is None else _file_facts(source)
     compressed = form == "JPEG" or bool(warnings)
     if quality is not None and quality < LEAST_QUALITY:
@@ -167,7 +170,7 @@ def describe(evidence: ImageEvidence) -> str:
     Examples
     --------
     >>> describe(gather_evidence(torch.zeros(3, 128, 200), crop=128, grid=4))
-    'pixels, 200x128, 3 crops'
+    'pixels, 200x128, 2 crops'
     """
     quality = "" if evidence.jpeg_quality is None else f" {evidence.jpeg_quality}"
     crops = f"{evidence.crops} crop{'' if evidence.crops == 1 else 's'}"
@@ -197,6 +200,16 @@ def ratio_in_words(log_ratio: float, *, yes: str, no: str) -> str:
         return f"{shown}: no evidence either way"
     likelier, other = (yes, no) if log_ratio > 0 else (no, yes)
     return f"{shown}: {times} times likelier if {likelier} than if {other}"
+
+
+def of_model(verdict: Verdict, model: str) -> str:
+    """The answer to "who made it?": the model's name, "none of these" or "unsure"."""
+    return {"same": model, "different": "none of these", "unsure": "unsure"}[verdict.answer]
+
+
+def of_pair(verdict: Verdict) -> str:
+    """The answer to "did one model make both?": "same model", "two models" or "unsure"."""
+    return {"same": "same model", "different": "two models", "unsure": "unsure"}[verdict.answer]
 
 
 def heads(warnings: Iterable[str]) -> str:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from fpkit.extractor import Extractor, ExtractorConfig, load_extractor
 from fpkit.gallery import Gallery
 from fpkit.images import read_image, write_png
 from fpkit.spectrum import average_spectrum
+from fpkit.verdicts import Scale, VerdictCalibration, card_entry
 from fpkit.zoo import Zoo
 
 SIDE = 136
@@ -51,6 +53,22 @@ def extractor(tmp_path_factory) -> Path:
         torch.manual_seed(0)
         network = Extractor(ExtractorConfig(widths=(8, 8), positions=1, dim=16))
     network.card = {"verification": {"threshold": 0.25, "far": 0.01}}
+    network.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def calibrated(extractor, tmp_path_factory) -> Path:
+    """The same extractor, with a calibration that can be followed by hand."""
+    network = load_extractor(extractor)
+    scale = Scale(
+        weights={"score": 4.0}, bound=3.0, crops=(1,), models=(1,), fars=(0.001, 0.01, 0.1),
+        accept=[[[[3.5, 2.0, 1.0]]], [[[3.5, 2.5, 1.0]]]], refuse=[[[-0.5]], [[-0.5]]],
+    )  # fmt: skip
+    pairs = replace(scale, weights={"one": -27.0, "score": 30.0})
+    calibration = VerdictCalibration(pairs=pairs, galleries=scale)
+    network.card["verdicts"] = card_entry(calibration, {}, extractor_hash=network.hash)
+    folder = tmp_path_factory.mktemp("calibrated")
     network.save(folder)
     return folder
 
@@ -202,7 +220,8 @@ def test_identify_names_the_makers(fpkit, gallery, tree, extractor):
     assert [Path(a["image"]).parent.name for a in answers] == [a["model"] for a in answers]
     assert len(answers) == 12
     for answer in answers:
-        assert list(answer) == ["image", "model", "score", "scores"]
+        assert answer["answer"] is answer["ratio"] is answer["far"] is None  # not calibrated
+        assert answer["evidence"]["crops"] == 1 and answer["evidence"]["format"] == "PNG"
         assert set(answer["scores"]) == {"across", "down", "smooth"}
         assert answer["score"] == max(answer["scores"].values())
         assert answer["scores"][answer["model"]] == answer["score"]
@@ -210,9 +229,12 @@ def test_identify_names_the_makers(fpkit, gallery, tree, extractor):
 
 def test_identify_table(fpkit, gallery, tree, extractor):
     lines = fpkit("identify", gallery, tree / "smooth", "--extractor", extractor).splitlines()
-    assert lines[0].split() == ["image", "model", "score", "second", "best"]
-    assert [line.split()[1] for line in lines[1:]] == ["smooth"] * 4
-    assert fpkit.err == ""
+    columns = ["image", "answer", "LR", "nearest", "score", "second best", "warnings"]
+    assert lines[0].split() == " ".join(columns).split()
+    assert [line.split()[1:4] for line in lines[1:5]] == [["-", "-", "smooth"]] * 4
+    assert lines[5].startswith("warning, small: 136x136 pixels give 1 crop of 128")
+    assert lines[5].endswith("(0.png, and 3 more)") and len(lines) == 6
+    assert fpkit.err.startswith("fpkit: scores without verdicts: this extractor is not calibrated")
 
 
 def test_identify_reports_bad_files_and_goes_on(fpkit, gallery, bad, extractor):
@@ -284,29 +306,75 @@ def test_another_extractors_gallery_is_refused(fpkit, gallery, tree, tmp_path):
     assert "was made with the extractor" in line
 
 
-def test_verify_compares_with_the_threshold(fpkit, tree, extractor):
-    use, a = ("--extractor", extractor), tree / "down" / "0.png"
+def test_identify_says_who_none_or_unsure(fpkit, gallery, tree, calibrated):
+    use = (gallery, tree, "--extractor", calibrated, "--json")
+    answers = json.loads(fpkit("identify", *use))
+    ratios = [min(3.0, 4 * answer["score"]) for answer in answers]
+    assert [a["log_ratio"] for a in answers] == pytest.approx(ratios)
+    said = ["same" if r >= 2 else "different" if r < -0.5 else "unsure" for r in ratios]
+    assert [a["answer"] for a in answers] == said and "same" in said
+    answers = json.loads(fpkit("identify", *use, "--far", 0.001))
+    assert "same" not in {a["answer"] for a in answers}
+    table = fpkit("identify", gallery, tree / "down", "--extractor", calibrated)
+    assert [line.split()[1:4] for line in table.splitlines()[1:5]] == [["down", "20", "down"]] * 4
+    assert fpkit.err == ""
+
+
+def test_verify_gives_answer_ratio_and_evidence(fpkit, tree, calibrated):
+    use, a, b = ("--extractor", calibrated), tree / "down" / "0.png", tree / "smooth" / "0.png"
     answer = json.loads(fpkit("verify", a, a, *use, "--json"))
-    assert answer.pop("score") == pytest.approx(1, abs=1e-5)
-    assert answer == {"a": str(a), "b": str(a), "same": True, "threshold": 0.25, "far": 0.01}
+    assert (answer["answer"], answer["far"]) == ("same", 0.01)
+    assert (answer["log_ratio"], answer["accept"], answer["refuse"]) == pytest.approx(
+        (3.0, 2.0, -0.5)
+    )
+    assert answer["score"] == pytest.approx(1, abs=1e-5)
+    assert answer["ratio"] == pytest.approx(np.exp(3))
+    assert answer["evidence"]["a"]["width"] == 136
     # a negative verdict is no error
-    b = tree / "smooth" / "0.png"
-    first, second = load_extractor(extractor).embed([read_image(a), read_image(b)])
-    answer = json.loads(fpkit("verify", a, b, *use, "--threshold", "0.999", "--json"))
-    assert answer["score"] == pytest.approx(float(first @ second), abs=1e-5)
-    assert (answer["same"], answer["threshold"], answer["far"]) == (False, 0.999, None)
-    for change, same in ((0, True), (1e-6, False)):  # a score at the threshold passes
-        threshold = answer["score"] + change
-        again = json.loads(fpkit("verify", a, b, *use, "--threshold", threshold, "--json"))
-        assert again["same"] is same
-    assert fpkit("verify", a, b, *use, "--threshold", "0.999").startswith("not the same model")
-    assert fpkit("verify", a, a, *use).startswith("same model\nscore 1.0000, threshold 0.2500")
+    first, second = load_extractor(calibrated).embed([read_image(a), read_image(b)])
+    score = float(first @ second)
+    answer = json.loads(fpkit("verify", a, b, *use, "--json"))
+    assert answer["score"] == pytest.approx(score, abs=1e-5)
+    assert answer["log_ratio"] == pytest.approx(max(-3, 30 * score - 27), abs=1e-3)
+    assert answer["answer"] == "different" and answer["log_ratio"] < -0.5
+    lines = fpkit("verify", a, b, *use).splitlines()
+    assert lines[0] == "two models"
+    assert "times likelier if two models did than if one model made both" in lines[1]
+    assert "same from LR 7.39 on (1% of" in lines[2] and "below LR 0.607" in lines[2]
+    assert lines[3] == f"{a}: PNG, 136x136, 1 crop" and lines[4].startswith("  warning, small:")
+    assert fpkit("verify", a, a, *use).startswith("same model\nLR 20: 20 times likelier if one")
+    assert fpkit("verify", a, a, *use, "--far", 0.001).startswith("unsure\nLR 20")
+    for far in (0, 1e-5, 0.3, "nan"):
+        line = fpkit.error("verify", a, a, *use, "--far", far)
+        assert "far must be from 0.001" in line and "to 0.1" in line
 
 
-def test_verify_without_a_known_threshold(fpkit, tree, tmp_path):
-    Extractor(ExtractorConfig(widths=(8, 8), positions=1, dim=16)).save(tmp_path)
+def test_a_jpeg_is_judged_as_one(fpkit, tree, calibrated, tmp_path):
+    with Image.open(tree / "down" / "0.png") as image:
+        image.save(tmp_path / "a.jpg", quality=40)
+    use = ("--extractor", calibrated)
+    answer = json.loads(fpkit("verify", tree / "down/0.png", tmp_path / "a.jpg", *use, "--json"))
+    assert answer["accept"] == 2.5  # 2 without JPEG
+    assert answer["evidence"]["b"]["jpeg_quality"] == 40
+    said = fpkit("verify", tree / "down/0.png", tmp_path / "a.jpg", *use)
+    assert "a.jpg: JPEG 40, 136x136, 1 crop\n  warning, compressed hard: JPEG of quality 40" in said
+
+
+def test_verify_without_a_calibration_gives_the_score(fpkit, tree, extractor):
     image = tree / "down" / "0.png"
-    assert "--threshold" in fpkit.error("verify", image, image, "--extractor", tmp_path)
+    answer = json.loads(fpkit("verify", image, image, "--extractor", extractor, "--json"))
+    assert answer["score"] == pytest.approx(1, abs=1e-5) and answer["answer"] is None
+    assert fpkit("verify", image, image, "--extractor", extractor).startswith("score 1.0000\n")
+    assert "run `fpkit calibrate-verdicts FOLDER`" in fpkit.err
+
+
+def test_a_calibration_of_other_weights_is_refused(fpkit, tree, calibrated, tmp_path):
+    network = load_extractor(calibrated)
+    network.card["verdicts"]["extractor"] = "0" * 64
+    network.save(tmp_path)
+    image = tree / "down" / "0.png"
+    line = fpkit.error("verify", image, image, "--extractor", tmp_path)
+    assert "made for the extractor 000000000000" in line
 
 
 def test_verify_needs_two_good_images(fpkit, tree, bad, extractor):
@@ -424,7 +492,7 @@ def test_train_makes_an_extractor_that_verifies(fpkit, tree, tmp_path):
     assert network.card["config"]["stream"]["random_share"] == 0.5
     image = tree / "down" / "0.png"
     answer = json.loads(fpkit("verify", image, image, "--extractor", out, "--json"))
-    assert answer["threshold"] == made["verification"]["threshold"]
+    assert answer["score"] == pytest.approx(1, abs=1e-5)
     assert "resume" in fpkit.error(*words)
     assert f"extractor {network.hash[:12]} after 2 steps" in fpkit(*words, "--resume")
 

@@ -98,6 +98,7 @@ CHAINS = [
     "spectrum realworld spectral_correlation desk_data desk_figures desk_controls attribution_desk",
     "metrics gallery verdicts evidence desk_data",
     "images spectrum traces evidence desk_data",
+    "evidence cli_verdicts cli",
     "gallery verdicts verdict_calibration",
     "finetunes verdict_bank verdict_trials verdict_calibration cli_calibrate cli",
     "calibration verdict_calibration",
