@@ -45,8 +45,6 @@ class EmbeddingCache:
         ``extractor.hash``: embeddings of other extractors are not seen.
     dim
         Length of its embeddings.
-    every
-        Seconds between two writes.
 
     Raises
     ------
@@ -58,13 +56,10 @@ class EmbeddingCache:
     Every write is a new safetensors file, whole or not at all, named after what it holds.
     """
 
-    def __init__(
-        self, folder: str | Path, extractor_hash: str, dim: int, *, every: float = EVERY
-    ) -> None:
+    def __init__(self, folder: str | Path, extractor_hash: str, dim: int) -> None:
         self.folder = Path(folder)
         self.extractor_hash = extractor_hash
         self.dim = dim
-        self.every = every
         self._known: dict[str, Seen] = {}
         self._new: dict[str, Seen] = {}
         self._written = time.monotonic()
@@ -91,9 +86,9 @@ class EmbeddingCache:
         return self._known.get(key) or self._new.get(key)
 
     def add(self, key: str, embedding: NDArray[np.float32], seconds: float) -> None:
-        """Keep an embedding; it is on disk at most `every` seconds, or one image, later."""
+        """Keep an embedding; it is on disk at most `EVERY` seconds, or one image, later."""
         self._new[key] = embedding, seconds
-        if time.monotonic() - self._written >= self.every:
+        if time.monotonic() - self._written >= EVERY:
             self.flush()
 
     def flush(self) -> None:
