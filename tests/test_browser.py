@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 
+from fpkit.names import visible
 from fpkit.procedural import procedural_images
 from fpkit.zoo import Zoo
 
@@ -39,6 +40,14 @@ MODELS = {
     "deconv": "K1-L1-Udeconv-Asigmoid-Nbatch-Spost/seed0",
     "bilinear": "K1-L1-Ubilinear-Asigmoid-Nbatch-Spost/seed0",
 }
+HOSTILE = (  # names, as files and models could have them; the first one a folder too
+    "<img src=x onerror=\"window.hit='img'\">",
+    "<script>window.hit='script'</script>",
+    "<a href=\"javascript:window.hit='link'\">click</a>",
+    "'\"><svg onload=alert(1)>",
+    "two\nlines",
+    "photo\u202egnp.exe",
+)
 # lessons whose first widget the tour shows
 TOUR = {
     "09_real_generators": "fingerprint_browser",
@@ -342,9 +351,15 @@ def test_an_exercise_says_what_is_wrong(light: str, page: "playwright.Page") -> 
 
 
 @pytest.fixture(scope="module")
-def app() -> Iterator[str]:
+def app(pictures: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of `fpkit app`, with the token that it prints; Ctrl-C must end it."""
+    folder = tmp_path_factory.mktemp("world") / "open"
+    for model in (HOSTILE[0], "two\nlines", "plain"):
+        (folder / model).mkdir(parents=True)
+        shutil.copy(pictures["deconv0"], folder / model / f"{HOSTILE[0]}.png")
+    (folder / "way out").symlink_to(pictures["deconv0"].parent)
     command = [sys.executable, "-m", "fpkit", "app", "--no-browser", f"--port={free_port()}"]
+    command += ["--folder", str(folder)]
     quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(command, text=True, **quiet) as server:
         try:
@@ -375,21 +390,131 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def answer_to(url: str, **headers: str) -> int:
-    """Status of a request; 403 too if it ends at the log-in page."""
+    """Status of a request."""
     try:
         with urllib.request.urlopen(urllib.request.Request(url, headers=headers)) as answer:
-            return 403 if "/login" in answer.url else answer.status
+            return answer.status
     except urllib.error.HTTPError as error:
         with error:
             return error.code
 
 
 def test_the_app_answers_only_to_those_with_the_token(app: str) -> None:
-    assert answer_to(app.split("?")[0]) == 403
-    assert answer_to(app, Host="example.org") == 403
+    server, token = app.split("/?")
+    kernel = "/api/kernels/00000000-0000-0000-0000-000000000000"
+    up = "/".join(["%2e%2e"] * 12)
+    open_doors = ["voila/static/voila.js", "voila/templates/lab/static/voila.js"]
+    open_doors += ["voila/labextensions/anywidget/package.json"]
+    shut = [kernel, f"{kernel}/channels", "/api/contents", "/api/terminals", "/login", "/lab"]
+    shut += ["/voila/files/app_page.py", "/voila/files/arch.py"]
+    shut += [
+        f"/voila/{here}/{up}/etc/passwd" for here in ("files", "static", "templates/lab/static")
+    ]
+    for path in ("/", *(f"/{door}" for door in open_doors), *shut):
+        assert answer_to(server + path) == 403, path
+        assert answer_to(f"{server}{path}?token=x") == 403, path
+        assert answer_to(f"{server}{path}?{token}", Host="example.org") == 403, path
+        assert answer_to(f"{server}{path}?{token}", Origin="http://example.org") == 403, path
+    for path in open_doors:
+        assert answer_to(f"{server}/{path}?{token}") == 200, path
+    for path in shut:
+        assert answer_to(f"{server}{path}?{token}") >= 400, path
 
 
-def upload(page: "playwright.Page", button: str, files: list[Path]) -> None:
+FIND_KERNEL = r"""() => document.documentElement.outerHTML.match(
+    /kernel_?id["': =]+([0-9a-f-]{36})/i)[1]"""
+# The page's own socket, and a message of the page that its kernel must not run.
+ASK_TO_RUN = """async ([kernel, file]) => {
+    const socket = new WebSocket(`ws://${location.host}/api/kernels/${kernel}/channels`);
+    await new Promise((opened, failed) => { socket.onopen = opened; socket.onerror = failed; });
+    const message = (type, content) => socket.send(JSON.stringify({
+        channel: "shell", content, metadata: {}, parent_header: {}, buffers: [],
+        header: { msg_id: type, msg_type: type, username: "", session: "s", version: "5.3" },
+    }));
+    const answers = [];
+    socket.onmessage = (event) => answers.push(JSON.parse(event.data).parent_header?.msg_id);
+    message("execute_request", { code: `open(${JSON.stringify(file)}, "w")`, silent: false });
+    message("kernel_info_request", {});
+    while (!answers.includes("kernel_info_request")) await new Promise(r => setTimeout(r, 50));
+    return answers;
+}"""
+
+
+def test_whoever_has_the_page_has_no_kernel(
+    app: str, page: "playwright.Page", tmp_path: Path
+) -> None:
+    page.goto(app)
+    page.get_by_text("Models you know").wait_for(timeout=120_000)
+    kernel = page.evaluate(FIND_KERNEL)
+    answers = page.evaluate(ASK_TO_RUN, [kernel, str(tmp_path / "made")])
+    page.wait_for_timeout(1000)
+    assert "execute_request" not in answers and not (tmp_path / "made").exists()
+    assert str(REPO) not in page.content() and str(Path.home()) + "/" not in page.content()
+
+
+def test_hostile_names_are_shown_and_do_nothing(
+    app: str, page: "playwright.Page", pictures: dict[str, Path]
+) -> None:
+    said: list[str] = []
+    page.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
+    page.goto(app)
+    page.get_by_text("Models you know").wait_for(timeout=120_000)
+    status = page.locator("[role=status]").first
+    content = pictures["deconv0"].read_bytes()
+    files = [{"name": f"{n}.png", "mimeType": "image/png", "buffer": content} for n in HOSTILE]
+    typed = [name for name in HOSTILE if "\n" not in name]  # a field has one line
+    for name in typed:
+        page.get_by_label("model", exact=True).fill(name)
+        page.get_by_label("model", exact=True).press("Tab")
+        upload(page, "Upload its images", files[:1])
+        playwright.expect(page.get_by_text(f"{visible(name)} (1)", exact=False)).to_be_visible()
+    upload(page, "Upload images", files)
+    playwright.expect(status).to_contain_text(f"{len(HOSTILE)} images on the desk")
+    table = page.get_by_role("region", name="verdicts")
+    for name in HOSTILE:
+        playwright.expect(table).to_contain_text(visible(name))
+    for name in typed:
+        page.get_by_label("against", exact=True).select_option(label=visible(name))
+        verdict = page.get_by_label("verdict", exact=True)
+        playwright.expect(verdict).to_contain_text(visible(name))
+    page.get_by_role("button", name="Enrol folder").click()
+    playwright.expect(status).to_contain_text("way out: leads out of the folder")
+    playwright.expect(page.get_by_text("plain (1)")).to_be_visible()
+    playwright.expect(page.get_by_text("two\\nlines (1)")).to_be_visible()
+    page.wait_for_timeout(1000)
+    assert said == [] and page.evaluate("() => window.hit") is None
+    inside = "img[src=x], a[href^=javascript], svg[onload], [onerror], .widget-html script"
+    assert page.locator(inside).count() == 0
+    page.set_viewport_size({"width": 1400, "height": 2200})
+    page.screenshot(path=ARTIFACTS / "hostile_names.png")
+
+
+def test_the_page_refuses_paths_and_large_files_and_says_so(
+    app: str, page: "playwright.Page", tmp_path: Path, pictures: dict[str, Path]
+) -> None:
+    page.goto(app)
+    page.get_by_text("Models you know").wait_for(timeout=120_000)
+    message = page.locator("[role=status], [role=alert]").first
+    for path in ("..", "way out", "../open/way out"):
+        page.get_by_label("images in", exact=True).fill(path)
+        page.get_by_role("button", name="Ask about folder").click()
+        playwright.expect(message).to_contain_text(f"{path}: leads out of the folder")
+    page.get_by_label("images in", exact=True).fill("/etc")
+    page.get_by_role("button", name="Ask about folder").click()
+    playwright.expect(message).to_contain_text("/etc: give a path inside open")
+    large, bomb = tmp_path / "large.png", tmp_path / "bomb.png"
+    with large.open("wb") as file:
+        file.truncate(70 * 2**20)
+    Image.new("L", (20_000, 20_000)).save(bomb)
+    upload(page, "Upload images", [large, bomb, pictures["deconv0"]])
+    playwright.expect(message).to_contain_text("1 image on the desk. Skipped 2")
+    playwright.expect(message).to_contain_text("large.png: 70 MiB, the limit is 64 MiB")
+    playwright.expect(message).to_contain_text("bomb.png: more than the limit of 16000000 pixels")
+    assert str(tmp_path) not in page.content()
+    page.screenshot(path=ARTIFACTS / "refused_uploads.png")
+
+
+def upload(page: "playwright.Page", button: str, files: list) -> None:
     with page.expect_file_chooser() as chooser:
         page.get_by_role("button", name=button).click()
     chooser.value.set_files(files)
