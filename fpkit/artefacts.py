@@ -53,13 +53,12 @@ _NPY_HEADER = re.compile(
 )
 _DIMENSIONS = 8
 _DIGITS = 20  # of a whole number: more than 64 bits need
-_SHOWN = 80  # characters of a foreign word in a message
 
 
-def shown(value: object) -> str:
+def shown(value: object, *, most: int = 80) -> str:
     """A foreign value for a message: short, on one line, nothing in it that acts on a terminal."""
     text = ascii(value)
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def member(folder: str | Path, name: str) -> Path:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fpkit.artefacts import shown
 from fpkit.gallery import Gallery, Identification, centred_scores
 from fpkit.metrics import threshold_at_far
 
@@ -314,17 +315,20 @@ def stored_verdicts(card: Mapping[str, Any], *, extractor_hash: str) -> VerdictC
         raise ValueError(f"this extractor's card has no calibration of verdicts: run `{COMMAND}`")
     try:
         made_for, scales = entry["extractor"], entry["calibration"]
+        if not isinstance(made_for, str):
+            raise TypeError(f"extractor is {shown(made_for)}")
         calibration = VerdictCalibration(
             pairs=_scale(scales["pairs"]), galleries=_scale(scales["galleries"])
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
-            f"the card's calibration of verdicts is damaged ({error}): run `{COMMAND}`"
+            "the card's calibration of verdicts is damaged "
+            f"({shown(str(error), most=300)}): run `{COMMAND}`"
         ) from error
     if made_for != extractor_hash:
         raise ValueError(
-            f"the card's calibration of verdicts was made for the extractor {made_for[:12]}, this "
-            f"is {extractor_hash[:12]}: run `{COMMAND}`"
+            "the card's calibration of verdicts was made for the extractor "
+            f"{shown(made_for[:12])}, this is {extractor_hash[:12]}: run `{COMMAND}`"
         )
     return calibration
 

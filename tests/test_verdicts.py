@@ -234,7 +234,7 @@ def test_missing_and_foreign_calibrations_say_what_to_do(calibration):
         with pytest.raises(ValueError, match="no calibration|damaged"):
             stored_verdicts({"verdicts": broken}, extractor_hash="abc")
     card = {"verdicts": card_entry(calibration, {}, extractor_hash="abc")}
-    with pytest.raises(ValueError, match="made for the extractor abc, this is xyz"):
+    with pytest.raises(ValueError, match="made for the extractor .abc., this is xyz"):
         stored_verdicts(card, extractor_hash="xyz")
 
 
