@@ -168,7 +168,7 @@ NAMES = {
     "quotes and shell": "'\"; $(touch x) `y` & |.png",
     "spaces alone": "   .png",
     "like an option": "--json.png",
-    "backslash": "..\\..\\a.png",
+    "backslash": "a\\..\\b.png",
     "per cent": "%s%n{0}.png",
     "many bytes": "é" * 125 + ".png",
     "picture characters": "\U0001f600\u200d\U0001f525.png",

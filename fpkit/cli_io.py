@@ -65,12 +65,13 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     cells = [
         [f"{v:.4f}" if isinstance(v, float) else writable(str(v)) for v in row] for row in rows
     ]
-    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    heads = [writable(name) for name in columns]
+    widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
     right = [
         bool(rows) and all(isinstance(row[i], (int, float)) for row in rows)
-        for i in range(len(columns))
+        for i in range(len(heads))
     ]
-    for line in [list(columns), *cells]:
+    for line in [heads, *cells]:
         padded = [
             text.rjust(width) if numeric else text.ljust(width)
             for text, width, numeric in zip(line, widths, right, strict=True)
