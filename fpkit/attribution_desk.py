@@ -26,30 +26,26 @@ from fpkit.desk_data import (
 )
 from fpkit.desk_figures import answer_picture, answer_table, comparison_picture
 from fpkit.embedder import Embedder
+from fpkit.evidence import BOTH, TWO, conditions, of_pair, ratio_in_words
 from fpkit.extractor import load_extractor
 from fpkit.fidelity import MARGIN
 from fpkit.gallery import Gallery, verify
 from fpkit.images import ImageReadError, quantise
 from fpkit.jail import Jail
-from fpkit.names import as_html, options_of
+from fpkit.names import as_html, options_of, visible
 from fpkit.panel import Panel
 from fpkit.pictures import stack
 from fpkit.procedural import procedural_images
 from fpkit.spectral_correlation import correlation_map, log_spectrum
-from fpkit.verdicts import IDENTIFY, Decision, Thresholds, verification_thresholds
+from fpkit.verdicts import FAR, KEY, Conditions, Verdict, stored_verdicts
 from fpkit.zoo import Zoo
 
 NEAREST = "the nearest model"
 EXAMPLE = "ABCDE"  # the last one is not enrolled
-OF_MODEL: dict[Decision, str] = {
-    "accepted": "made by {}",
+MADE_BY = {
+    "same": "made by {}",
     "unsure": "unsure, if it was made by {}",
-    "refused": "not made by {}, or too little to tell",
-}
-OF_PAIR: dict[Decision, str] = {
-    "accepted": "made by one model, as {} was",
-    "unsure": "unsure, if one model made it and {}",
-    "refused": "another model than that of {}, or too little to tell",
+    "different": "made by none of these models, so not by {}",
 }
 
 
@@ -68,11 +64,10 @@ class AttributionDesk(Panel):
 
     Attributes
     ----------
-    identify_range, verify_range : (refuse, accept) in [0, 1] (traits)
-        Scores below the first are refused, from the second on accepted, in between unsure: for an
-        image against the enrolled models, and for two images. See :mod:`fpkit.verdicts`: both
-        come from synthetic models. On real generators more pairs are falsely accepted, and more
-        images of enrolled models refused.
+    far : float (trait)
+        False-accept rate: share of the images of models that are not enrolled, or of the pairs of
+        two models, that may be called a match. See :mod:`fpkit.verdicts`: it is measured on
+        synthetic models, real generators differ.
     shown : str (trait)
         The image to look at closely.
     against : str (trait)
@@ -94,8 +89,7 @@ class AttributionDesk(Panel):
     'A'
     """
 
-    identify_range = traitlets.Tuple(traitlets.Float(), traitlets.Float())
-    verify_range = traitlets.Tuple(traitlets.Float(), traitlets.Float())
+    far = traitlets.Float(FAR)
     shown = traitlets.Unicode("")
     against = traitlets.Unicode(NEAREST)
     models = traitlets.Tuple()
@@ -120,20 +114,19 @@ class AttributionDesk(Panel):
                 "enrol its images again"
             )
         self.known = Known(gallery)
-        pair = verification_thresholds(self.extractor.card)
-        super().__init__(
-            identify_range=(IDENTIFY.refuse, IDENTIFY.accept),
-            verify_range=(round(pair.refuse, 2), round(pair.accept, 2)),
-            models=tuple(gallery.models),
+        card = self.extractor.card
+        self.calibration = (
+            stored_verdicts(card, extractor_hash=self.extractor.hash) if KEY in card else None
         )
+        super().__init__(models=tuple(gallery.models))
         self.controls, self.look = DeskControls(), CloserLook()
         self.jail = jail
         if jail is not None:
             self.hides_folders = True
-            self.controls.offer_folder(jail.root.name if jail.root else None)
+            self.controls.offer_folder(visible(jail.root.name) if jail.root else None)
         self._wire()
-        self.observe(self._judge, names=["images", "identify_range"])
-        self.observe(self._draw, names=["shown", "against", "verify_range"])
+        self.observe(self._judge, names=["images", "far"])
+        self.observe(self._draw, names=["shown", "against"])
         self.observe(self._show_busy, names="busy")
         self.observe(self._show_models, names="models")
         self._show_models()
@@ -175,11 +168,12 @@ class AttributionDesk(Panel):
         """Enrol four synthetic models, and ask about images of these and of a fifth one."""
         self.run(self._make_example)
 
-    def verify(self, first: str, second: str) -> tuple[float, str]:
-        """Score and decision for two images of the desk, by their names."""
+    def verify(self, first: str, second: str) -> tuple[float, Verdict | None]:
+        """Score and verdict for two images of the desk, by their names."""
         a, b = self._image(first), self._image(second)
         score = verify(a.embedding, b.embedding)
-        return score, self._thresholds("verify_range").decide(score)
+        found = conditions(a.evidence, b.evidence)
+        return score, self.calibration and self.calibration.verify(score, found, far=self.far)
 
     def why(self) -> tuple[NDArray[np.float64], float] | None:
         """Where the spectra of the image shown and of what it is compared with agree.
@@ -305,10 +299,6 @@ class AttributionDesk(Panel):
 
     # -- numbers to show -----------------------------------------------------------------------
 
-    def _thresholds(self, name: str) -> Thresholds:
-        refuse, accept = getattr(self, name)
-        return Thresholds(accept=accept, refuse=refuse)
-
     def _image(self, name: str) -> Measured:
         for image in self.images:
             if image.name == name:
@@ -326,18 +316,33 @@ class AttributionDesk(Panel):
         other = self._compared()
         if not other:
             return "Enrol a model, or compare with another image."
-        if other in self.models:
-            answer = next(answer for answer in self.answers if answer.name == self.shown)
-            score = answer.scores[other]
-            decision, words = self._thresholds("identify_range").decide(score), OF_MODEL
-        else:
-            score, decision = self.verify(self.shown, other)
-            words = OF_PAIR
-        return f"{decision}: {words[decision].format(other)} (score {score:.2f})"
+        if other not in self.models:
+            score, verdict = self.verify(self.shown, other)
+            if verdict is None:
+                return f"not calibrated (score {score:.2f} with {other})"
+            ratio = ratio_in_words(verdict.log_ratio, yes=BOTH, no=TWO)
+            return f"{of_pair(verdict)}: this and {other}. {ratio} (score {score:.2f})"
+        answer = next(answer for answer in self.answers if answer.name == self.shown)
+        score, verdict = answer.scores[other], answer.verdict
+        if verdict is None:
+            return f"not calibrated (score {score:.2f} with {other})"
+        made = MADE_BY[verdict.answer].format(answer.model)
+        if other != answer.model:
+            return f"{made}; its score with {other} is {score:.2f}"
+        ratio = ratio_in_words(verdict.log_ratio, yes=f"{other} made it", no="none of these did")
+        return f"{made}. {ratio} (score {score:.2f})"
+
+    @traitlets.validate("far")
+    def _far_is_measured(self, proposal: traitlets.Bunch) -> float:
+        far = float(proposal["value"])
+        if self.calibration is not None:
+            for scale in (self.calibration.pairs, self.calibration.galleries):
+                scale.bounds(Conditions(crops=1, jpeg=False), models=1, far=far)
+        return far
 
     def _judge(self, _: object = None) -> None:
-        thresholds = self._thresholds("identify_range")
-        self.answers = tuple(self.known.identify(list(self.images), thresholds))
+        self.controls.offer_far(self.far)
+        self.answers = tuple(self.known.identify(list(self.images), self.calibration, far=self.far))
         self._offer_choices()
         self._draw()
 
@@ -357,9 +362,7 @@ class AttributionDesk(Panel):
         controls.cancel.on_click(lambda _: self.cancel())
         controls.ask_upload.observe(self._asked_by_upload, names="value")
         controls.enrol_upload.observe(self._enrolled_by_upload, names="value")
-        for name in ("identify_range", "verify_range"):
-            traitlets.link((self, name), (getattr(controls, name), "value"))
-        for name in ("shown", "against"):
+        for name in ("shown", "against", "far"):
             control = getattr(controls, name)
             control.observe(lambda change, n=name: self._chosen(n, change["new"]), names="value")
         self.children = controls.page(self.bar, self.message, self.look.box)
@@ -392,7 +395,7 @@ class AttributionDesk(Panel):
             else:
                 self.status = "Give the model's name first, then upload its images again."
 
-    def _chosen(self, name: str, value: str | None) -> None:
+    def _chosen(self, name: str, value: str | float | None) -> None:
         if value is not None:
             setattr(self, name, value)
 
@@ -437,8 +440,8 @@ class AttributionDesk(Panel):
         self.look.box.layout.display = None if self.shown else "none"
         if self.shown:
             answer = next((a for a in self.answers if a.name == self.shown), None)
-            self.look.say(f"{self.shown}: {self._sentence()}")
-            self.look.show_scores(answer, self._thresholds("identify_range"))
+            self.look.say(f"{self.shown}: {self._sentence()}", self._image(self.shown).evidence)
+            self.look.show_scores(answer)
             self.look.show_reason(self._compared(), self.why())
 
 

@@ -64,9 +64,9 @@ def _honest_report(answer: Any) -> str | None:
     truth = ["a"] * 8 + ["b"] * 2 + ["x"] * 4 + ["y"]
     named = ["a"] * 6 + ["b", "b"] + ["b", "a"] + ["a", "a", "b", "b"] + ["b"]
     decisions = (
-        ["accepted"] * 4 + ["unsure", "refused", "accepted", "unsure"]
-        + ["refused", "accepted"]
-        + ["accepted", "refused", "unsure", "refused"] + ["accepted"]
+        ["same"] * 4 + ["unsure", "different", "same", "unsure"]
+        + ["different", "same"]
+        + ["same", "different", "unsure", "different"] + ["same"]
     )  # fmt: skip
     found = attempted(answer(truth, named, decisions, ["a", "b"]))
     if not isinstance(found, Mapping) or set(found) != {"right", "wrong", "strangers"}:

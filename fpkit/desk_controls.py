@@ -6,19 +6,20 @@ from numpy.typing import NDArray
 
 from fpkit.desk_data import Answer
 from fpkit.desk_figures import correlation_figure, score_table
+from fpkit.evidence import ImageEvidence, describe
 from fpkit.live_figure import LiveFigure
 from fpkit.names import as_html
 from fpkit.panel import row
 from fpkit.upload import Upload
-from fpkit.verdicts import Thresholds
 
 FORMATS = ".png,.jpg,.jpeg,.webp"
+FARS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 ORIGIN = (
-    "Below the left handle a score is <b>refused</b>, from the right one on <b>accepted</b>, in "
-    "between the desk is <b>unsure</b>. The handles start where <b>synthetic</b> models put them: "
-    "there, 1% of wrong matches are accepted and 5% of right ones refused. On <b>real generators"
-    "</b> 6% of the wrong pairs are accepted (PNG; 16% of JPEG), and of the images of enrolled "
-    "models a third is refused (JPEG: 60%): read the scores, not only the verdicts."
+    "A likelihood ratio (LR) says how many times likelier the score is if the answer is yes than "
+    "if it is no. The desk says yes where as few wrong matches as you choose here get so far, and "
+    "no where only 5% of the right ones fall so low; in between it is <b>unsure</b>. Both were "
+    "measured on <b>synthetic</b> models: real generators differ from them, and so may the "
+    "errors. Where there is a warning, the verdict was not calibrated for such images."
 )
 
 
@@ -40,8 +41,8 @@ class DeskControls:
         self.ask_button = _button("Ask about folder", "Put its images on the desk")
         self.clear = _button("Clear", "Take all images off the desk", width="90px")
         self.cancel = _button("Cancel", "End the work in the background", width="90px")
-        self.identify_range = _range("image against models")
-        self.verify_range = _range("image against image")
+        self.far = _dropdown("false accepts", width="200px")
+        self.offer_far(FARS[2])
         self.shown, self.against = _dropdown("look at"), _dropdown("against")
         self.enrolled, self.table = ipywidgets.HTML(), ipywidgets.HTML()
         self.set_busy(False)
@@ -62,20 +63,26 @@ class DeskControls:
             row(self.shown, self.against),
             look,
             _heading("When is it a match?"),
-            row(self.identify_range, self.verify_range),
+            self.far,
             ipywidgets.HTML(_paragraph(ORIGIN)),
         ]
 
     def offer_folder(self, name: str | None) -> None:
         """Folders may be asked for only inside the one of this name; None: not at all."""
         for field in (self.enrol_path, self.ask_path):
-            field.placeholder = f"{field.placeholder}, inside {name}; empty: {name} itself"
+            field.placeholder = f"a folder inside {name}; empty: {name} itself"
         if name is None:
             for control in (self.enrol_path, self.enrol_button, self.ask_path, self.ask_button):
                 control.layout.display = "none"
 
+    def offer_far(self, far: float) -> None:
+        """Choose a false-accept rate, which need not be one of those that are offered."""
+        if far not in (rate for _, rate in self.far.options):
+            self.far.options = [(f"{100 * rate:.3g}%", rate) for rate in sorted({*FARS, far})]
+        self.far.value = far
+
     def set_busy(self, busy: bool) -> None:
-        """Work is going on: only Cancel, the choices and the thresholds stay alive."""
+        """Work is going on: only Cancel, the choices and the rate stay alive."""
         for control in (
             self.enrol_button, self.enrol_upload, self.example, self.ask_upload, self.ask_button,
             self.clear,
@@ -96,16 +103,18 @@ class CloserLook:
         self._right = ipywidgets.Box()
         self.box = ipywidgets.VBox([self.verdict, row(self.scores, self._right), self.reason])
 
-    def say(self, text: str) -> None:
-        """Show the verdict."""
+    def say(self, text: str, evidence: ImageEvidence) -> None:
+        """Show the verdict, and what it should be read with."""
+        warnings = "".join(f"<p>⚠ {as_html(warning)}</p>" for warning in evidence.warnings)
         self.verdict.value = (
             '<div role="status" aria-label="verdict" style="font-size: 15px; line-height: 1.5; '
             f'font-weight: bold">{as_html(text)}</div>'
+            f'<div style="line-height: 1.4">{as_html(describe(evidence))}{warnings}</div>'
         )
 
-    def show_scores(self, answer: Answer | None, thresholds: Thresholds) -> None:
+    def show_scores(self, answer: Answer | None) -> None:
         """Show the scores of the enrolled models, or nothing without an answer."""
-        self.scores.value = "" if answer is None else score_table(answer, thresholds)
+        self.scores.value = "" if answer is None else score_table(answer)
 
     def show_reason(self, other: str, found: tuple[NDArray[np.float64], float] | None) -> None:
         """Show a correlation map with `other`, or say why there is none."""
@@ -154,11 +163,3 @@ def _dropdown(description: str, *, width: str = "400px") -> ipywidgets.Dropdown:
 def _button(description: str, tooltip: str, *, width: str = "150px") -> ipywidgets.Button:
     layout = ipywidgets.Layout(width=width)
     return ipywidgets.Button(description=description, tooltip=tooltip, layout=layout)
-
-
-def _range(description: str) -> ipywidgets.FloatRangeSlider:
-    return ipywidgets.FloatRangeSlider(
-        value=(0.0, 1.0), min=0.0, max=1.0, step=0.01, description=description,
-        continuous_update=False, readout_format=".2f",
-        style={"description_width": "150px"}, layout=ipywidgets.Layout(width="460px"),
-    )  # fmt: skip

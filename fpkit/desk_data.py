@@ -5,7 +5,7 @@ No widget and no figure: :class:`fpkit.attribution_desk.AttributionDesk` shows w
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from fpkit.embedder import Embedder
+from fpkit.embedder import CROPS_PER_SIDE, Embedder
+from fpkit.evidence import ImageEvidence, conditions, gather_evidence
 from fpkit.folders import list_images, list_models
 from fpkit.gallery import Gallery
 from fpkit.images import ImageReadError, decode_image, read_image
@@ -24,7 +25,7 @@ from fpkit.jail import Jail
 from fpkit.names import visible
 from fpkit.spectral_correlation import log_spectrum, reference_spectrum
 from fpkit.spectrum import average_spectrum
-from fpkit.verdicts import Decision, Thresholds
+from fpkit.verdicts import Verdict, VerdictCalibration
 
 THUMBNAIL = 48  # pixels
 MAX_UPLOAD_PIXELS = 16_000_000  # 4000 x 4000: an upload waits in memory with all others
@@ -34,11 +35,13 @@ MAX_UPLOAD_PIXELS = 16_000_000  # 4000 x 4000: an upload waits in memory with al
 class Source:
     """An image that may be read: its name, and what reads it or raises ImageReadError.
 
-    Names are as :func:`fpkit.names.visible` spells them: they go to the page.
+    Names are as :func:`fpkit.names.visible` spells them: they go to the page. ``file`` is where
+    the image comes from, if it is no tensor: how it was compressed is read there.
     """
 
     name: str
     read: Callable[[], Tensor]
+    file: Path | bytes | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +77,8 @@ class Measured:
         At most 48 pixels wide and high.
     digest : str
         SHA-256 of its pixels.
+    evidence : ImageEvidence
+        What a verdict on it should be read with.
     """
 
     name: str
@@ -81,20 +86,21 @@ class Measured:
     power: NDArray[np.float32]
     thumbnail: NDArray[np.float32]
     digest: str
+    evidence: ImageEvidence
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
     """Which enrolled model made an image, and how sure that is.
 
-    ``scores`` has every enrolled model, highest first; ``seen`` says that the image itself was
-    enrolled, so that its score flatters.
+    ``verdict`` is None if the extractor is not calibrated; ``scores`` has every enrolled model,
+    highest first; ``seen`` says that the image itself was enrolled, so that its score flatters.
     """
 
     name: str
     model: str
     score: float
-    decision: Decision
+    verdict: Verdict | None
     scores: dict[str, float]
     seen: bool
 
@@ -111,8 +117,8 @@ def from_files(
 
     def source(path: Path, name: str) -> Source:
         if jail is None:
-            return Source(name=name, read=lambda: read_image(path))
-        return Source(name=name, read=lambda: jail.read(path, name))
+            return Source(name=name, read=lambda: read_image(path), file=path)
+        return Source(name=name, read=lambda: jail.read(path, name), file=path)
 
     return [source(path, visible(name)) for path, name in zip(paths, titles, strict=True)]
 
@@ -148,7 +154,7 @@ def from_folder(folder: str | Path, *, jail: Jail | None = None) -> list[Source]
             return from_files(direct, jail=jail)
         models = from_models(folder, jail=jail)
     return [
-        Source(name=f"{visible(model)}/{source.name}", read=source.read)
+        replace(source, name=f"{visible(model)}/{source.name}")
         for model, sources in models.items()
         for source in sources
     ]
@@ -191,7 +197,7 @@ def from_uploads(uploads: Iterable[Uploaded]) -> list[Source]:
         return decode_image(upload.content, name=name, max_pixels=MAX_UPLOAD_PIXELS)
 
     return [
-        Source(name=name, read=partial(read, upload, name))
+        Source(name=name, read=partial(read, upload, name), file=upload.content)
         for upload in uploads
         for name in [visible(upload.name)]
     ]
@@ -208,6 +214,9 @@ def measure(source: Source, extractor: Embedder) -> Measured:
     image = source.read()
     try:
         embedding = extractor.embed([image])[0].numpy()
+        evidence = gather_evidence(
+            image, source=source.file, crop=extractor.config.crop, grid=CROPS_PER_SIDE
+        )
     except ValueError as error:
         raise ImageReadError(f"{source.name}: {error}") from error
     power = average_spectrum([image], residual="none").mean(axis=0)
@@ -220,6 +229,7 @@ def measure(source: Source, extractor: Embedder) -> Measured:
         power=power.astype(np.float32),
         thumbnail=functional.adaptive_avg_pool2d(image, size).numpy(),
         digest=sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest(),
+        evidence=evidence,
     )
 
 
@@ -278,8 +288,10 @@ class Known:
             [log_spectrum(power / self._counts[model]) for model, power in self._powers.items()]
         )
 
-    def identify(self, images: list[Measured], thresholds: Thresholds) -> list[Answer]:
-        """The answer for every image; none if no model is enrolled."""
+    def identify(
+        self, images: list[Measured], calibration: VerdictCalibration | None, *, far: float
+    ) -> list[Answer]:
+        """The answer for every image, at a false-accept rate; none if no model is enrolled."""
         if not images or not len(self.gallery):
             return []
         found = self.gallery.identify(np.stack([image.embedding for image in images]))
@@ -289,7 +301,8 @@ class Known:
                 name=image.name,
                 model=answer.model,
                 score=answer.score,
-                decision=thresholds.decide(answer.score),
+                verdict=calibration
+                and calibration.identify(answer, self.gallery, conditions(image.evidence), far=far),
                 scores=answer.scores,
                 seen=image.digest in seen,
             )

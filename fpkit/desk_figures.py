@@ -1,6 +1,7 @@
-"""Figures of the attribution desk: scores between two thresholds, and where two spectra agree."""
+"""Figures of the attribution desk: answers, scores, and where two spectra agree."""
 
 import base64
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,42 +10,45 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from fpkit.desk_data import Answer, Measured
+from fpkit.evidence import heads, of_model
 from fpkit.names import as_html, visible
 from fpkit.pictures import LINE_COLOURS, Cell, line_chart, montage, picture, png_bytes, stack
 from fpkit.plots import INK, spectrum_heatmap
 from fpkit.spectral_correlation import by_ring, log_spectrum
-from fpkit.verdicts import Decision, Thresholds
+from fpkit.verdicts import Answer as VerdictAnswer
 
-COLOURS: dict[Decision, str] = {
-    "accepted": LINE_COLOURS[0],
+COLOURS: dict[VerdictAnswer, str] = {
+    "same": LINE_COLOURS[0],
     "unsure": LINE_COLOURS[1],
-    "refused": "#8a8a8a",
+    "different": "#8a8a8a",
 }
-SIGNS: dict[Decision, str] = {"accepted": "✓", "unsure": "?", "refused": "✗"}
+SIGNS: dict[VerdictAnswer, str] = {"same": "✓", "unsure": "?", "different": "✗"}
 MOST = 8  # bars, and rows of a picture
 MAX_ROWS = 100  # of the table
 
 
-def score_table(answer: Answer, thresholds: Thresholds) -> str:
-    """The best eight scores of one image as bars in HTML, with both thresholds as lines."""
+def score_table(answer: Answer) -> str:
+    """The best eight scores of one image as bars in HTML, the first coloured by its verdict."""
     rows = []
     for name, score in list(answer.scores.items())[:MOST]:
-        decision = thresholds.decide(score)
+        colour = COLOURS["different"]
+        if name == answer.model and answer.verdict:
+            colour = COLOURS[answer.verdict.answer]
         width = 100 * max(0.0, min(1.0, score))
-        marks = "".join(
-            f'<div style="position: absolute; left: {100 * max(0.0, line):.0f}%; height: 18px; '
-            f'border-left: 2px dashed {INK}"></div>'
-            for line in (thresholds.refuse, thresholds.accept)
-        )
         rows.append(
             f'<tr><td style="padding: 1px 8px">{as_html(short(name))}</td>'
-            f'<td><div style="position: relative; width: 200px; height: 18px">'
-            f'<div style="position: absolute; width: {width:.0f}%; height: 18px; '
-            f'background: {COLOURS[decision]}"></div>{marks}</div></td>'
-            f'<td style="padding: 1px 8px">{SIGNS[decision]} {score:.2f}</td></tr>'
+            f'<td><div style="width: 200px; height: 18px"><div style="width: {width:.0f}%; '
+            f'height: 18px; background: {colour}"></div></div></td>'
+            f'<td style="padding: 1px 8px">{score:.2f}</td></tr>'
         )
-    head = "<caption>score of every enrolled model, thresholds dashed</caption>"
-    return f"<table>{head}{''.join(rows)}</table>"
+    return f"<table><caption>score of every enrolled model</caption>{''.join(rows)}</table>"
+
+
+def in_words(answer: Answer) -> str:
+    """The verdict of the table: a sign, and who made the image, none of these, or unsure."""
+    if answer.verdict is None:
+        return "not calibrated"
+    return f"{SIGNS[answer.verdict.answer]} {of_model(answer.verdict, answer.model)}"
 
 
 def correlation_figure(contributions: ArrayLike) -> go.Figure:
@@ -92,15 +96,20 @@ def answer_table(images: Sequence[Measured], answers: Sequence[Answer], shown: s
         if answer is not None:
             second = [f"{name} {score:.2f}" for name, score in list(answer.scores.items())[1:2]]
             seen = " (this image was enrolled: no test)" if answer.seen else ""
+            ratio = f"{math.exp(answer.verdict.log_ratio):.2g}" if answer.verdict else "-"
+            colour = COLOURS[answer.verdict.answer if answer.verdict else "different"]
             cells += [
-                f'<span style="border-left: 10px solid {COLOURS[answer.decision]}; '
-                f'padding-left: 6px"><b>{SIGNS[answer.decision]} {answer.decision}</b></span>',
+                f'<span style="border-left: 10px solid {colour}; padding-left: 6px">'
+                f"<b>{as_html(in_words(answer))}</b></span>",
+                ratio,
                 as_html(answer.model),
                 f"{answer.score:.2f}{seen}",
                 as_html(second[0] if second else "-"),
+                as_html(heads(image.evidence.warnings)),
             ]
         rows.append("".join(f'<td style="padding: 2px 10px">{cell}</td>' for cell in cells))
-    names = ["", "image", "verdict", "nearest model", "score", "second"][: 6 if answers else 2]
+    names = ["", "image", "verdict", "LR", "nearest model", "score", "second", "warnings"]
+    names = names[: None if answers else 2]
     head = "".join(f'<th style="padding: 2px 10px; text-align: left">{name}</th>' for name in names)
     more = len(images) - MAX_ROWS
     note = f"<p>... and {more} more, in <code>answers</code></p>" if more > 0 else ""
@@ -120,7 +129,7 @@ def answer_picture(images: Sequence[Measured], answers: Sequence[Answer]) -> Ima
         text = short(image.name)
         answer = by_name.get(image.name)
         if answer is not None:
-            text += f"\n{answer.decision}: {short(answer.model)} {answer.score:.2f}"
+            text += f"\n{short(in_words(answer))}, score {answer.score:.2f}"
         while text in rows:  # two long names may be cut alike
             text += " "
         rows[text] = [Cell(values=image.thumbnail)]

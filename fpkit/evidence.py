@@ -254,7 +254,8 @@ def _file_facts(source: str | Path | bytes) -> tuple[str, int | None, list[str]]
     except ImageReadError:
         raise
     except Exception as error:  # as when an image is decoded
-        raise ImageReadError(f"cannot be read: {error}") from error
+        reason = getattr(error, "strerror", None) or error  # that of a file without its path
+        raise ImageReadError(f"cannot be read ({reason})") from error
     if form == "WEBP" and _is_lossy_webp(data):
         return form, None, ["lossy WebP: verdicts are calibrated on lossless images and JPEG"]
     if packed:

@@ -1,6 +1,7 @@
 """The desk without a browser: controls are moved and uploads set as a browser would."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from fpkit.desk_data import Uploaded, from_images
 from fpkit.desk_figures import MAX_ROWS, answer_table, correlation_figure, short
 from fpkit.embedder import Embedder
 from fpkit.extractor import load_extractor
-from fpkit.gallery import Gallery, verify
+from fpkit.gallery import Gallery, Identification, verify
 from fpkit.images import write_png
 from fpkit.procedural import procedural_images
 from fpkit.spectral_correlation import (
@@ -23,7 +24,7 @@ from fpkit.spectral_correlation import (
     reference_spectrum,
 )
 from fpkit.spectrum import average_spectrum
-from fpkit.verdicts import Thresholds, verification_thresholds
+from fpkit.verdicts import Conditions, stored_verdicts
 
 
 @pytest.fixture(scope="module")
@@ -64,41 +65,78 @@ def uploaded(**images: torch.Tensor | bytes) -> tuple[Uploaded, ...]:
 # ---- verdicts ----------------------------------------------------------------------------------
 
 
-def test_measured_thresholds_err_as_often_as_was_asked_for():
-    generator = np.random.default_rng(0)
-    genuine, impostor = generator.normal(0.6, 0.1, 2000), generator.normal(0.3, 0.1, 2000)
-    thresholds = Thresholds.measured(genuine, impostor, far=0.01, frr=0.05)
-    decisions = [thresholds.decide(score) for score in impostor]
-    assert decisions.count("accepted") == 20
-    assert [thresholds.decide(score) for score in genuine].count("refused") == 100
-    # normal quantiles: 0.3 + 2.326 sigma, 0.6 - 1.645 sigma
-    assert thresholds.accept == pytest.approx(0.533, abs=0.02)
-    assert thresholds.refuse == pytest.approx(0.436, abs=0.02)
+def test_a_verdict_is_that_of_the_calibration_at_the_rate_asked_for(desk, sources, extractor):
+    desk.ask([sources["sharp"][3], sources["blurred"][3]])
+    verdicts = stored_verdicts(extractor.card, extractor_hash=extractor.hash)
+    found = Conditions(crops=1, jpeg=False)
+    for far in (0.01, 0.2):
+        desk.controls.far.value = far
+        assert desk.far == far
+        for answer in desk.answers:
+            identification = Identification(
+                model=answer.model, score=answer.score, scores=answer.scores
+            )
+            expected = verdicts.identify(identification, desk.known.gallery, found, far=far)
+            assert answer.verdict == expected and answer.verdict.far == far
 
 
-def test_well_separated_scores_leave_nothing_unsure():
-    thresholds = Thresholds.measured([0.9, 0.95], [0.1, 0.2])
-    assert thresholds.refuse == thresholds.accept < 0.21
-    assert Thresholds.measured([1.0], [1.0], far=0.0).accept == 1.0
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [("same", "made by sharp. LR"), ("unsure", "unsure"), ("different", "none of these")],
+)
+def test_every_answer_is_said_in_words(desk, sources, answer, words):
+    scale = replace(desk.calibration.galleries, weights={"one": 1.0, "score": 0.0})
+    bounds = {"same": (0.5, -1), "unsure": (2.0, -1), "different": (3.0, -1)}[answer]
+    weight = -2.0 if answer == "different" else 1.0
+    fixed = replace(
+        scale,
+        weights={"one": weight, "score": 0.0},
+        accept=np.full_like(np.array(scale.accept), bounds[0]),
+        refuse=np.full_like(np.array(scale.refuse), bounds[1]),
+    )
+    desk.calibration = replace(desk.calibration, galleries=fixed)
+    desk.ask([sources["sharp"][3]])
+    assert desk.answers[0].verdict.answer == answer
+    assert words in desk.look.verdict.value
+    shown = {"same": "✓ sharp", "unsure": "? unsure", "different": "✗ none of these"}[answer]
+    assert shown in desk.controls.table.value
+    ratio = "LR 2.7: 2.7 times" if weight > 0 else "LR 0.14: 7.4 times likelier if none"
+    assert ratio in desk.look.verdict.value
+    assert "136x136, 1 crop" in desk.look.verdict.value
+    assert "<p>⚠ small: 136x136 pixels" in desk.look.verdict.value
+    desk.against = "blurred"
+    assert "its score with blurred is" in desk.look.verdict.value
 
 
-def test_thresholds_refuse_what_makes_no_sense():
-    with pytest.raises(ValueError, match="refuse=0.9, accept=0.5"):
-        Thresholds(accept=0.5, refuse=0.9)
-    with pytest.raises(ValueError, match="NaN"):
-        Thresholds(accept=0.5, refuse=0.1).decide(float("nan"))
-    with pytest.raises(ValueError, match="at least one score"):
-        Thresholds.measured([], [0.1])
-    with pytest.raises(ValueError, match="frr must be"):
-        Thresholds.measured([0.1], [0.1], frr=1.0)
+def test_a_rate_that_was_not_measured_is_refused(desk):
+    desk.far = 0.03
+    assert desk.controls.far.value == 0.03 and desk.controls.far.label == "3%"
+    with pytest.raises(ValueError, match="far must be"):
+        desk.far = 1e-9
+    assert desk.far == desk.controls.far.value == 0.03
 
 
-def test_the_card_sets_the_upper_threshold_of_a_pair():
-    card = load_extractor().card
-    thresholds = verification_thresholds(card)
-    assert thresholds.accept == card["verification"]["threshold"] > thresholds.refuse
-    low = verification_thresholds({"verification": {"threshold": 0.3}})
-    assert low == Thresholds(accept=0.3, refuse=0.3)
+def test_without_a_calibration_there_are_scores(desk, sources):
+    desk.calibration = None
+    desk.ask(sources["sharp"][2:])
+    assert [answer.verdict for answer in desk.answers] == [None, None]
+    assert "not calibrated (score" in desk.look.verdict.value
+    assert "not calibrated" in desk.controls.table.value
+    desk.against = "image 2"
+    assert "not calibrated (score" in desk.look.verdict.value
+    assert desk.static().height > 100
+
+
+def test_a_jpeg_is_seen_as_one(desk, sources):
+    pixels = (sources["sharp"][3] * 255).round().byte().permute(1, 2, 0).numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="JPEG", quality=50)
+    desk.controls.ask_upload.value = (Uploaded(name="x.jpg", content=buffer.getvalue()),)
+    desk.wait(60)
+    evidence = desk.images[0].evidence
+    assert (evidence.format, evidence.jpeg_quality, evidence.compressed) == ("JPEG", 50, True)
+    assert "compressed hard" in desk.controls.table.value
+    assert "JPEG 50, 136x136" in desk.look.verdict.value
 
 
 # ---- where spectra agree -----------------------------------------------------------------------
@@ -181,31 +219,15 @@ def test_answers_are_those_of_the_gallery_made_by_hand(desk, extractor, sources)
     assert desk.progress == 1 and not desk.busy and "2 images" in desk.status
 
 
-def test_both_handles_decide(desk, sources):
-    desk.ask(sources["sharp"][3:])
-    score = desk.answers[0].score
-    for limits, decision in {
-        (score - 0.02, score - 0.01): "accepted",
-        (score - 0.01, score + 0.01): "unsure",
-        (score + 0.01, score + 0.02): "refused",
-    }.items():
-        desk.controls.identify_range.value = limits
-        assert desk.identify_range == limits and desk.answers[0].decision == decision
-        assert decision in desk.look.verdict.value and decision in desk.controls.table.value
-    desk.identify_range = (0.0, 0.5)
-    assert desk.controls.identify_range.value == (0.0, 0.5)
-
-
-def test_comparing_with_an_image_uses_the_thresholds_for_pairs(desk, sources):
+def test_comparing_with_an_image_asks_for_the_pair(desk, sources):
     desk.ask(sources["sharp"][2:])
     assert desk.shown == "image 1" and desk.against == NEAREST
     desk.controls.against.value = "image 2"
     assert desk.against == "image 2"
-    score, _ = desk.verify("image 1", "image 2")
-    desk.verify_range = (0.0, score / 2)
-    assert "made by one model" in desk.look.verdict.value
-    desk.verify_range = ((1 + score) / 2, 1.0)
-    assert "another model" in desk.look.verdict.value
+    score, verdict = desk.verify("image 1", "image 2")
+    assert verdict == desk.calibration.verify(score, Conditions(crops=1, jpeg=False), far=0.01)
+    words = {"same": "same model", "different": "two models", "unsure": "unsure"}
+    assert f"{words[verdict.answer]}: this and image 2. LR" in desk.look.verdict.value
     desk.against = "blurred"
     assert "blurred" in desk.look.verdict.value and desk.controls.against.value == "blurred"
 
@@ -371,15 +393,15 @@ def test_the_example_names_the_models_it_enrolled_and_doubts_the_other():
     desk.wait(120)
     assert desk.error is None and len(desk.models) == 4 and len(desk.answers) == 10
     for answer in desk.answers[:8]:
-        assert answer.name.startswith(answer.model) and answer.decision != "refused"
-    assert all(answer.decision != "accepted" for answer in desk.answers[8:])
+        assert answer.name.startswith(answer.model) and answer.verdict.answer != "different"
+    assert all(answer.verdict.answer != "same" for answer in desk.answers[8:])
     assert "not enrolled" in desk.status
 
 
 def test_every_control_has_a_label_and_busy_disables_what_would_start_work(desk):
     controls = [c for c in vars(desk.controls).values() if hasattr(c, "description")]
     named = [control for control in controls if type(control).__name__ != "HTML"]
-    assert len(named) == 16 and all(control.description for control in named)
+    assert len(named) == 15 and all(control.description for control in named)
     desk.busy = True
     assert desk.controls.ask_button.disabled and not desk.controls.cancel.disabled
     desk.controls.ask_button.click()

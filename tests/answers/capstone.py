@@ -52,7 +52,7 @@ def tally(truth, named, decisions, enrolled, *, pooled=False, unsure=False):
         return np.mean([np.mean(row) for row in rows])
 
     def accepted(i):
-        return decisions[i] != "refused" if unsure else decisions[i] == "accepted"
+        return decisions[i] != "different" if unsure else decisions[i] == "same"
 
     return {
         "right": share(True, lambda i: accepted(i) and named[i] == truth[i]),
