@@ -19,7 +19,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
-from threading import Thread
+from threading import RLock, Thread
 from typing import Any
 
 import numpy as np
@@ -267,6 +267,7 @@ _worker: tuple[ZooPlan, Tensor, Zoo] | None = None  # of a worker process
 def _start_worker(plan: ZooPlan, images: Tensor, zoo: Zoo, ends: Connection) -> None:
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all: the parent decides
+    tqdm.set_lock(RLock())  # its own, shared with other processes, outlives a worker that is ended
     Thread(target=_follow_parent, args=(ends,), daemon=True).start()
     torch.set_num_threads(1)
     _worker = plan, images, zoo
