@@ -143,6 +143,7 @@ def test_the_imports_of_every_lesson_work(used):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # a minute of processor time
 def test_training_calibration_export_and_grading_ask_nobody(tmp_path):
     used = use(tmp_path, "long_verbs", loopback=True)  # a kernel is spoken to over loopback
     assert set(used["long_verbs"]) == names_of("long_verbs")
