@@ -157,7 +157,21 @@ def test_hostile_names_on_the_desk_are_text(extractor, png):
     desk.controls.ask_upload.value = tuple(Uploaded(name=n, content=png) for n in HOSTILE)
     desk.wait(120)
     assert desk.models == HOSTILE[:10] and len(desk.images) == len(HOSTILE)
-    known = {"div", "table", "caption", "thead", "tbody", "tr", "th", "td", "p", "b", "span"}
+    known = {
+        "div",
+        "table",
+        "caption",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+        "p",
+        "b",
+        "span",
+        "ul",
+        "li",
+    }
     for name in desk.models:  # each is compared with, and so named everywhere
         desk.against = name
         page = [desk.controls.table, desk.controls.enrolled, desk.message, desk.look.verdict]
