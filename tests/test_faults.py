@@ -366,7 +366,7 @@ def test_the_cache_knows_images_by_their_pixels_and_extractors_apart(tmp_path):
         EmbeddingCache(tmp_path, "e" * 64, 2)
 
 
-def test_enrolling_an_image_again_changes_nothing():
+def test_enrolling_an_image_again_changes_nothing(tmp_path):
     rows = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
     keys = [f"image {k}" for k in range(6)]
     whole, parts = Gallery("e", 4), Gallery("e", 4)
@@ -374,7 +374,9 @@ def test_enrolling_an_image_again_changes_nothing():
     for start, stop in ((0, 2), (1, 5), (4, 6)):
         parts.enrol("m", rows[start:stop], images=keys[start:stop])
     assert parts.counts == whole.counts == {"m": 6} and parts.images("m") == set(keys)
-    np.testing.assert_array_equal(parts.templates, whole.templates)
+    whole.save(tmp_path / "whole")
+    parts.save(tmp_path / "parts")
+    assert (tmp_path / "whole").read_bytes() == (tmp_path / "parts").read_bytes()
     with pytest.raises(ValueError, match="one per embedding, got 2 for 1"):
         parts.enrol("m", rows[:1], images=["a", "b"])
 
@@ -394,9 +396,11 @@ def test_half_a_step_is_never_a_checkpoint(tmp_path, monkeypatch):
     """A signal to all processes ends those that make batches too, in the middle of a step."""
     sources = Sources(procedural=4)
     monkeypatch.setattr(validation, "RANDOM", 2)  # less to wait for
-    step, signalled = Learner.step, [signal.SIGTERM]
+    step, signalled, before = Learner.step, [signal.SIGTERM], []
 
     def torn(self, crops, labels, number):
+        if number == 2:
+            before.append((out / CHECKPOINT).read_bytes())
         loss = step(self, crops, labels, number)
         if number == 2:
             if signalled:
@@ -409,13 +413,12 @@ def test_half_a_step_is_never_a_checkpoint(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt) as info:
         train(CONFIG, sources=sources, out=out, progress=False)
     assert info.value.args == (signal.SIGTERM,)
-    before = (out / CHECKPOINT).read_bytes()
     with open_tensors(out / CHECKPOINT) as file:
         assert file.metadata["step"] == "2"
     signalled.clear()
     with pytest.raises(ChildProcessError, match="fewer than 0 workers"):
         train(CONFIG, sources=sources, out=out, progress=False)
-    assert (out / CHECKPOINT).read_bytes() == before
+    assert before == [(out / CHECKPOINT).read_bytes()] * 2
     with ThreadPoolExecutor(1) as other, locked(out):
         second = other.submit(train, CONFIG, sources=sources, out=out, progress=False)
         with pytest.raises(BlockingIOError, match="another process is working on"):
