@@ -115,8 +115,10 @@ def unknown_critical_chunk(rng: np.random.Generator) -> bytes:
 
 @kind("png: wrong checksum of the pixels", ".png", "refused")
 def wrong_checksum_of_the_pixels(rng: np.random.Generator) -> bytes:
-    whole, _ = sound("png", rng)
-    place = whole.index(b"IDAT") + 100
+    rows = b"".join(b"\0" + row.tobytes() for row in picture(rng))
+    packer = zlib.compressobj(0)  # as they are, and without the checksum of the stream's end
+    whole = png(WIDTH, HEIGHT, packer.compress(rows) + packer.flush(zlib.Z_FULL_FLUSH))
+    place = int(rng.integers(200, len(whole) - 200))
     return whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
 
 

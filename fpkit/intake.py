@@ -184,7 +184,7 @@ def _too_many(what: str, most: int) -> ImageReadError:
 
 
 def _bare_png(data: bytes) -> bytes:
-    """Signature, header, palette, pixels, end; their checksums verified, which Pillow does not."""
+    """Signature, header, palette, pixels, end; their checksums verified (Pillow skips some)."""
     kept, at, chunks = [data[:8]], 8, 0
     while at + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)

@@ -203,6 +203,21 @@ def test_a_file_that_grows_while_it_is_read(tmp_path, monkeypatch):
         read_image(path)
 
 
+def test_a_file_that_is_overwritten_while_it_is_read(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    path.write_bytes(SOUND["png"][0])
+    kind_of = os.fstat
+
+    def touching(descriptor):
+        found = kind_of(descriptor)
+        os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns + 10**9))
+        return found
+
+    monkeypatch.setattr(intake.os, "fstat", touching)
+    with pytest.raises(ImageReadError, match="a.png: changed while it was read"):
+        read_image(path)
+
+
 def test_a_file_that_becomes_a_pipe_before_it_is_opened(tmp_path, monkeypatch):
     path = tmp_path / "a.png"
     path.write_bytes(b"data")
