@@ -95,6 +95,7 @@ def run(inputs: Path, *, kills: int, chance: random.Random) -> dict[str, Tally]:
     """Kill every job in turn until there are enough kills."""
     make_inputs(inputs)
     tqdm.monitor_interval = 0  # no thread in a process that forks
+    tqdm.set_lock(threading.RLock())  # its own would be shared: held for ever by what was killed
     jobs: list[Job] = [kind(inputs) for kind in JOBS]
     undisturbed = {job.name: first_run(job, inputs) for job in jobs}
     tallies = {job.name: Tally() for job in jobs}
