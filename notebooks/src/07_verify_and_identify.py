@@ -531,13 +531,15 @@ for name, part in {"enrolled": known, "not enrolled": unknown, "no network": pho
 # are known instead of 40%; with five images per question, their embeddings averaged and the
 # thresholds made for that, 60%; with both, all of the few questions were answered, and rightly.
 #
-# The desk below asks the same questions of your images: five networks are enrolled, your two
-# thresholds are set, and three probes wait: one of an enrolled network, one of a stranger, and one
-# scene of no network. Choose an image and what to compare it with.
+# The desk below asks the same questions of your images: five networks are enrolled, and three
+# probes wait: one of an enrolled network, one of a stranger, and one scene of no network. Its two
+# thresholds lie on **likelihood ratios** (how many times likelier is the score if the answer is yes
+# than if it is no?), measured on other synthetic networks and for images of this size and format;
+# you choose the false-accept rate. Choose an image and what to compare it with.
 
 # %%
 desk = widgets.AttributionDesk(extractor=extractor)
-desk.identify_range = float(refuse), float(accept)
+desk.far = 0.05
 painted = {i: files(zoo.apply(test_models[i], scenes[i][:6])) for i in (*enrolled, 7)}
 for i in enrolled:
     desk.enrol(test_models[i].split("/")[0], painted[i][:5])
@@ -548,8 +550,10 @@ desk
 teach.show(desk.static())
 
 # %% [markdown]
-# **What you see.** The probe of the enrolled network is accepted, the stranger's is unsure, with
-# the name of its nearest relative, and the bare scene is refused. The map says *where* the spectra
+# **What you see.** The probe of the enrolled network is named, the bare scene is refused, and the
+# stranger is named too, wrongly: 5% of strangers may be, and the ratio says how little that is, 7
+# to 1. Choose 2% under **false accepts**, and it is unsure. The desk also saw that the pixels were
+# once a JPEG of quality 65, and that there is one crop only. The map says *where* the spectra
 # of image 1 and of the named network agree: in a ring near 0.14 cycles/pixel, where this network
 # stops to pass the scene on. The middle is left out, as it belongs to the scene.
 #
