@@ -30,6 +30,7 @@ from fpkit.verdicts import Conditions, Verdict
 
 LEAST_QUALITY = 65  # the lowest that verdicts were calibrated on, see fpkit.verdict_bank
 FEW_CROPS = 4  # an image with fewer is called small
+OVERLAP = 3 / 2  # crops per side of a crop: those of the calibration overlap by a third
 SIDE = 1024  # pixels: of a larger image, traces are looked for in the middle
 PIXELS = "pixels"  # the format of an image that is no file
 MAX_PIXELS = 64_000_000
@@ -53,7 +54,8 @@ class ImageEvidence:
     width, height
         In pixels.
     crops
-        That an extractor looks at; of those that overlap by more than half, one.
+        That an extractor looks at; where they overlap by more than a third, as many as would
+        cover the image with a third.
     format
         ``"PNG"``, ``"JPEG"``, ...; ``"pixels"`` if it is no file.
     jpeg_quality
@@ -106,9 +108,10 @@ def gather_evidence(
     >>> found.crops, found.format, len(found.warnings)
     (2, 'pixels', 4)
     """
-    grid_crops(image[:1], size=crop, grid=1)  # raises if there is none
+    grid_crops(image[:1], size=crop, grid=1)  # raises if it is too small
     height, width = image.shape[-2:]
-    crops = math.prod(min(grid, 1 + 2 * (side - crop) // crop) for side in (height, width))
+    along = (min(grid, 1 + (side - crop) / crop * OVERLAP) for side in (height, width))
+    crops = round(math.prod(along))
     form, quality, warnings = (PIXELS, None, []) if source is None else _file_facts(source)
     compressed = form == "JPEG" or bool(warnings)
     if quality is not None and quality < LEAST_QUALITY:
