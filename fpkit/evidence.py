@@ -132,7 +132,7 @@ def gather_evidence(
             f"resized: traces of interpolation every {1 / frequency:.2f} pixels, a pattern that no "
             "model made"
         )
-    if high_frequency_power(middle, crop=crop, grid=grid) < NO_DETAIL:
+    if high_frequency_power(middle, crop=crop, grid=min(grid, 3)) < NO_DETAIL:
         warnings.append(
             f"no fine detail: above {HIGH} cycles/pixel is hardly more than rounding, as after "
             "blurring or enlarging"

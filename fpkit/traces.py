@@ -28,6 +28,7 @@ HIGH = 0.35  # cycles/pixel
 
 _QUALITIES = range(30, 97)  # from 97 on the steps are too fine to be seen after rounding
 _FEWEST = 300  # coefficients that must be there to judge,
+_MOST = 12_000  # coefficients that are enough
 _WAVES = 8  # of as many frequencies: the coefficients of one may pile up anywhere
 _NEEDED = 0.25  # of `JpegTrace.strength`
 _HARMONIC = 16  # decoders repeat every 2, 4, 8 or 16 pixels: their own multiples of 1/16
@@ -151,7 +152,7 @@ def high_frequency_power(image: Tensor, *, crop: int, grid: int) -> float:
     1 where nothing is left there but the rounding: blurred, enlarged without detail, or so by
     nature. Flat and clipped crops have even less.
     """
-    crops = grid_crops(image, size=crop, grid=grid).double() * 255
+    crops = grid_crops(image, size=crop, grid=grid).float() * 255
     frequency, profile = radial_profile(power_spectrum(crops).mean(dim=(0, 1)).numpy())
     return float(profile[frequency > HIGH].mean() / ROUNDING)
 
@@ -169,7 +170,8 @@ def _lattice(grey: FloatArray, row: int, column: int) -> JpegTrace:
     coefficients = _coefficients(grey[row:, column:])
     places = np.broadcast_to(np.arange(GRID * GRID).reshape(GRID, GRID), coefficients.shape)
     large = (np.abs(coefficients) > 1) & (places > 0)  # half of the finest step; no mean
-    values, places = coefficients[large], places[large]
+    step = 1 + 2 * (int(large.sum()) // (2 * _MOST))  # odd: no place is left out
+    values, places = coefficients[large][::step], places[large][::step]
     best = JpegTrace(quality=0, row=row, column=column, strength=0.0)
     for quality in _QUALITIES:
         steps = standard_tables()[quality - 1].ravel()[places]
