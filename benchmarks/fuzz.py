@@ -22,6 +22,7 @@ import time
 import warnings
 from collections import Counter
 from pathlib import Path
+from struct import error as StructError
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
@@ -29,6 +30,8 @@ MEMORY_MB = 2048  # of the whole process, torch takes 300 of them
 LONGEST = 10  # seconds for one file
 FAILED = "broken"
 WORKER = "--worker"
+# what a mutation raises where a file is spoilt already, beyond what it understands
+UNFIT = (ValueError, LookupError, TypeError, AttributeError, RecursionError, StructError)
 
 
 class Broken(Exception):
@@ -130,9 +133,9 @@ def work(name: str, place: Path, seconds: int, seed: int) -> NoReturn:
             return bytes(atheris.Mutate(data, most))
         for base in (data, good) if chance.random() < 0.5 else (good,):
             try:
-                return chance.choice(mutations)(base, chance)
-            except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-                continue  # spoilt before, beyond what the mutation understands
+                return chance.choice(mutations)(base, chance)[:most]
+            except UNFIT:
+                continue
         return bytes(atheris.Mutate(good, most))
 
     corpus = place / "corpus"
