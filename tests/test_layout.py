@@ -113,6 +113,8 @@ CHAINS = [
     "checks grading",
     "neighbours projection scatter embedding_map widgets",
     "checks checks_map teach",
+    "extractor gallery verdicts estimators",
+    "tabular estimators",
 ]
 
 # ---- imports -----------------------------------------------------------------------------------
