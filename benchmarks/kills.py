@@ -12,7 +12,7 @@ file is opened for writing or renamed, or up to two milliseconds later. After ev
 
 and after the run to the end: the result is that of the undisturbed run, bit by bit (but for
 seconds), and no temporary file is left. Every breach is a loss. Exit code 1 if there is one. POSIX
-only. About 10 minutes on two cores; ``--quick`` has 12 kills.
+only. About 4 minutes on two cores; ``--quick`` has 12 kills.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def one_folder(
         now = job.finished(out, problems)
         if now < finished:
             problems.append(f"{finished} were finished, {now} are left")
-        times = {path: path.stat().st_mtime_ns for path in out.rglob("[!.]*-seed*.safetensors")}
+        times = {path: path.stat().st_mtime_ns for path in stacks(out)}
         if any(times.get(path) != then for path, then in kept.items()):
             problems.append("a finished model was made anew")
         finished, kept = now, times
@@ -171,7 +171,7 @@ def one_folder(
         if code == 0:  # it was faster than the kill
             break
         if code != -signal.SIGKILL:
-            tally.losses.append(f"{variant}: {out.with_suffix('.stderr').read_text()[-500:]}")
+            tally.losses.append(f"{variant}: {out.with_suffix('.stderr').read_text()[-3000:]}")
             break
         if time.monotonic() - began >= PATIENCE:
             tally.losses.append(f"{variant}: hangs")
@@ -181,12 +181,20 @@ def one_folder(
         look(check)
     tally.finished += finished
     if ended(started(lambda: job.work(out, variant), out, None)):
-        tally.losses.append(f"{variant}, resumed: {out.with_suffix('.stderr').read_text()[-500:]}")
+        tally.losses.append(f"{variant}, resumed: {out.with_suffix('.stderr').read_text()[-3000:]}")
         return
     look(lambda problems: job.compare(out, problems))
     left = [path.name for path in out.rglob(".*.part")]
     if left:
         tally.losses.append(f"{variant}: {left} were never removed")
+
+
+def stacks(out: Path) -> list[Path]:
+    """Models of a zoo that need not be made again: trained in pairs, and both are there."""
+    models = out.glob("*-seed[01].safetensors")
+    return [
+        m for m in models if all((out / f"{m.stem[:-1]}{k}.safetensors").exists() for k in "01")
+    ]
 
 
 # ---- processes ---------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
@@ -69,6 +70,9 @@ class EmbeddingCache:
 
     def __len__(self) -> int:
         return len(self._known) + len(self._new)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([*self._known, *self._new])
 
     def __enter__(self) -> EmbeddingCache:
         return self
