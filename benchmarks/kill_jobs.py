@@ -16,11 +16,11 @@ import torch
 
 import fpkit as fp
 from fpkit import cli_enrol, embedding_cache
-from fpkit.artefacts import open_tensors
 from fpkit.cli import main as fpkit
 from fpkit.embedding_cache import EmbeddingCache
 from fpkit.images import write_png
 from fpkit.stream import Sources, StreamConfig
+from fpkit.tensor_files import open_tensors
 from fpkit.training import CHECKPOINT, LOG, TrainConfig, train
 from fpkit.zoo_build import TIMES, build_zoo
 from fpkit.zoo_plan import ZooPlan

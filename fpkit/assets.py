@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from torch import Tensor
 
-from fpkit.artefacts import encode_tensors
 from fpkit.temporaries import sweep_once, temporary_beside
+from fpkit.tensor_files import encode_tensors
 
 _PARTS = ("extractor", "zoo", "denoiser", "encoder", "realworld", "swap")
 
@@ -104,6 +105,16 @@ def write_bytes_atomic(path: str | Path, content: bytes) -> None:
     A temporary file in the same folder is written, flushed to disk and renamed over `path`; those
     of killed writers are removed, see :mod:`fpkit.temporaries`.
     """
+    with open_atomic(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def open_atomic(path: str | Path) -> Iterator[BinaryIO]:
+    """:func:`write_bytes_atomic` for content that is written bit by bit, in a ``with`` block.
+
+    The file gets its name when the block ends; an error inside leaves the old content.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep_once(path.parent)
@@ -112,13 +123,15 @@ def write_bytes_atomic(path: str | Path, content: bytes) -> None:
         if path.exists() and not os.access(path, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         with temporary.open("xb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
         _flush_folder(path.parent)
     except OSError as error:
         _forget(temporary)
+        if error.filename not in (None, str(temporary)):  # the block speaks of another file
+            raise
         raise _explained(error, path) from error
     except BaseException:
         _forget(temporary)
@@ -195,7 +208,7 @@ def save_safetensors_atomic(
         Name to tensor, of any shape, type and device; copied to contiguous CPU tensors.
     metadata
         Strings to keep in the header, in alphabetical order there, beside a checksum which
-        :func:`fpkit.artefacts.open_tensors` compares.
+        :func:`fpkit.tensor_files.open_tensors` compares.
 
     Notes
     -----

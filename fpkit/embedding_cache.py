@@ -19,8 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fpkit.artefacts import HEADER_BYTES, open_tensors, parse_json, shown
+from fpkit.artefacts import parse_json, shown
 from fpkit.assets import save_safetensors_atomic
+from fpkit.tensor_files import HEADER_BYTES, open_tensors
 
 FORMAT = "fpkit-embeddings-1"
 EVERY = 5.0  # seconds between two writes: what a kill can cost

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fpkit.artefacts import member, open_tensors
+from fpkit.artefacts import member
 from fpkit.assets import encoder_path
 from fpkit.kernels import TRANSPOSED, UPSAMPLERS, upsampling_kernel
+from fpkit.tensor_files import open_tensors
 
 CHANNELS = {2: 12, 4: 24, 8: 32}  # of the latent at 1/2 (all of an image), 1/4 (half), 1/8 (1/6)
 WEIGHTS = "encoder.safetensors"

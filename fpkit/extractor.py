@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fpkit.artefacts import check_fields, member, open_tensors, parse_json, read_json, shown
+from fpkit.artefacts import check_fields, member, parse_json, read_json, shown
 from fpkit.assets import extractor_path
 from fpkit.coherence import CYCLIC, FLOOR, spectral_coherence
 from fpkit.embedder import CARD, MAX_CROP, WEIGHTS, Embedder
@@ -15,6 +15,7 @@ from fpkit.paper import PaperConfig, PaperExtractor
 from fpkit.residual import RESIDUALS, ResidualName
 from fpkit.residual import residual as noise_residual
 from fpkit.spectrum import taper
+from fpkit.tensor_files import open_tensors
 
 # rows: the three channels, then two colour differences in which most of the scene cancels
 COLOUR = ((1, 0, 0), (0, 1, 0), (0, 0, 1), (1, -1, 0), (0, -1, 1))

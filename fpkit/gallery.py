@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from fpkit.artefacts import check_fields, open_tensors, parse_json, shown
+from fpkit.artefacts import check_fields, parse_json, shown
 from fpkit.assets import save_safetensors_atomic
 from fpkit.locks import locked
+from fpkit.tensor_files import open_tensors
 
 FORMAT = "fpkit-gallery-2"
 FORMATS = ("fpkit-gallery-1", FORMAT)  # the first knew no images, only how many they were

@@ -18,9 +18,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fpkit.artefacts import map_array
 from fpkit.assets import write_bytes_atomic
 from fpkit.intake import ImageReadError, max_file_bytes, open_image, read_bytes
+from fpkit.tensor_files import map_array
 
 GRID = 8  # pixels: the blocks of JPEG, the patches of most decoders
 _SIXTEEN_BIT = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fpkit.artefacts import check_fields, open_tensors, parse_json, shown
+from fpkit.artefacts import check_fields, parse_json, shown
 from fpkit.assets import save_safetensors_atomic
 from fpkit.distributed import Ranks, share_batch_norm
 from fpkit.extractor import Extractor, build_extractor
 from fpkit.losses import batch_hard_triplet, supervised_contrastive
 from fpkit.paper import PaperExtractor
 from fpkit.stream import FingerprintStream
+from fpkit.tensor_files import open_tensors
 from fpkit.train_plan import TrainConfig
 
 Row = dict[str, float]  # of the log: step, loss, seconds, sometimes figures of the validation

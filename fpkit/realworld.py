@@ -20,13 +20,14 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from fpkit.artefacts import check_fields, member, open_tensors, read_json, shown
+from fpkit.artefacts import check_fields, member, read_json, shown
 from fpkit.assets import realworld_path, save_safetensors_atomic, write_text_atomic
 from fpkit.fidelity import CROP, Population, image_power, ring_profile
 from fpkit.images import ImageReadError, read_image
 from fpkit.manifest import PHOTO, ImageFacts, read_facts, read_rows
 from fpkit.residual import ResidualName
 from fpkit.spectrum import to_db
+from fpkit.tensor_files import open_tensors
 
 FloatArray = NDArray[np.float64]
 VERSION = 1

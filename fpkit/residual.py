@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fpkit.artefacts import open_tensors
 from fpkit.assets import denoiser_path
+from fpkit.tensor_files import open_tensors
 
 ResidualName = Literal["none", "median", "highpass", "dncnn"]
 RESIDUALS: tuple[ResidualName, ...] = get_args(ResidualName)

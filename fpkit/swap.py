@@ -28,13 +28,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fpkit.arch import ArchSpec
-from fpkit.artefacts import member, open_tensors
+from fpkit.artefacts import member
 from fpkit.assets import save_safetensors_atomic, swap_path
 from fpkit.generators import Generator, make_encoder
 from fpkit.images import quantise
 from fpkit.metrics import bootstrap_interval
 from fpkit.residual import residual
 from fpkit.spectrum import power_spectrum
+from fpkit.tensor_files import open_tensors
 
 PairName = Literal["deconv", "shuffle"]
 _PARTS = ("encoder", "first", "second")  # networks of a pair, in files

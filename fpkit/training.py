@@ -13,7 +13,6 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from fpkit.artefacts import open_tensors
 from fpkit.assets import append_line, write_text_atomic
 from fpkit.distributed import Ranks, joined_ranks, rank_device
 from fpkit.embedder import WEIGHTS
@@ -24,6 +23,7 @@ from fpkit.locks import locked
 from fpkit.paper import PaperExtractor
 from fpkit.stream import FingerprintStream, Sources
 from fpkit.synthesizer import RandomSynthesizer, Synthesizer, ZooSynthesizer
+from fpkit.tensor_files import open_tensors
 from fpkit.train_plan import TrainConfig
 from fpkit.validation import HELD_OUT, cohort, validate, validation_batch
 from fpkit.zoo import Zoo

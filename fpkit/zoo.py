@@ -18,13 +18,14 @@ from torch import Tensor, nn
 
 from fpkit.arch import ArchSpec
 from fpkit.arch import model_id as model_id_of
-from fpkit.artefacts import check_fields, member, open_tensors, parse_json, read_json, shown
+from fpkit.artefacts import check_fields, member, parse_json, read_json, shown
 from fpkit.assets import save_safetensors_atomic, write_text_atomic, zoo_path
 from fpkit.blocks import MixedConv2d, SyntheticModel, stack_models
 from fpkit.images import quantise
 from fpkit.locks import locked
 from fpkit.parallel import map_on_cores
 from fpkit.synthesis import Precision, Synthesis
+from fpkit.tensor_files import open_tensors
 
 VERSION = 2
 Storage = Literal["float32", "float16"]

@@ -19,7 +19,6 @@ import torch
 
 from fpkit import cli_enrol, embedding_cache, validation
 from fpkit.arch import ArchSpec
-from fpkit.artefacts import open_tensors
 from fpkit.assets import append_line, write_bytes_atomic
 from fpkit.cli import main
 from fpkit.embedding_cache import EmbeddingCache, image_hash
@@ -30,6 +29,7 @@ from fpkit.learner import Learner
 from fpkit.locks import lock_path, locked
 from fpkit.stream import Sources, StreamConfig
 from fpkit.temporaries import OLD, sweep, temporary_beside
+from fpkit.tensor_files import open_tensors
 from fpkit.training import CHECKPOINT, TrainConfig, train
 from fpkit.zoo import Zoo
 

@@ -17,23 +17,14 @@ from safetensors.torch import load_file, save_file
 
 from fpkit import artefacts
 from fpkit.arch import ArchSpec
-from fpkit.artefacts import (
-    CHECKSUM,
-    check_fields,
-    encode_tensors,
-    map_array,
-    member,
-    open_tensors,
-    parse_json,
-    read_json,
-    shown,
-)
+from fpkit.artefacts import check_fields, member, parse_json, read_json, shown
 from fpkit.assets import append_line, save_safetensors_atomic
 from fpkit.cli_grade import find_submissions
 from fpkit.extractor import load_extractor
 from fpkit.gallery import Gallery
 from fpkit.grading import _run, read_notebook
 from fpkit.lesson import Check, Lesson, checks_in
+from fpkit.tensor_files import CHECKSUM, WEIGHTS_BYTES, encode_tensors, map_array, open_tensors
 from fpkit.zoo import Zoo, parse_model_id
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -519,6 +510,6 @@ def test_a_kernel_that_cannot_be_talked_to_crashes_one_notebook_only(tmp_path, m
 def test_limits_hold_what_fpkit_makes():
     """The limits are far above the largest files that ship."""
     for path in (ROOT / "data").rglob("*.safetensors"):
-        assert path.stat().st_size * 10 < artefacts.WEIGHTS_BYTES
+        assert path.stat().st_size * 10 < WEIGHTS_BYTES
     for path in (ROOT / "data").rglob("*.json"):
         assert path.stat().st_size * 50 < artefacts.JSON_BYTES

@@ -35,7 +35,7 @@ OUTER |= {
 
 # Left to right: a module never needs one to its right, not even through others.
 CHAINS = [
-    "artefacts assets images spectrum extractor training",
+    "artefacts tensor_files assets images spectrum extractor training",
     "temporaries assets",
     "locks gallery",
     "interrupts training",
