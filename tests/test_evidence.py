@@ -96,6 +96,8 @@ def test_no_trace_where_there_was_no_jpeg(scene):
     grid[:, ::8] = (grid[:, ::8] + 0.1).clamp(max=1)  # repeats every 8 pixels, as a decoder does
     for image in (scene, noise, quantise(grid), torch.zeros(3, 192, 192), jpeg(scene, 99)):
         assert traces.find_jpeg(traces.grey_levels(image)) is None
+    wave = 128 + 40 * np.outer(traces._cosines()[2], traces._cosines()[5])
+    assert traces.find_jpeg(np.tile(wave, (24, 24))) is None  # one wave is no table
 
 
 def test_the_transform_is_orthonormal_and_finds_a_wave():
@@ -217,6 +219,7 @@ def test_conditions_take_the_worse_of_both(scene):
     plain = gather_evidence(torch.zeros(3, 384, 384), crop=128, grid=4)
     packed = gather_evidence(scene, source=stored(pillow(scene), "JPEG"), crop=128, grid=4)
     assert conditions(plain) == Conditions(crops=16, jpeg=False)
+    assert conditions(gather_evidence(jpeg(scene, 80), crop=128, grid=4)).jpeg  # pixels alone
     assert conditions(plain, packed) == conditions(packed, plain) == Conditions(crops=3, jpeg=True)
 
 
