@@ -114,7 +114,7 @@ CHAINS = [
     "neighbours projection scatter embedding_map widgets",
     "checks checks_map teach",
     "extractor gallery verdicts estimators",
-    "tabular estimators",
+    "columns estimators",
 ]
 
 # ---- imports -----------------------------------------------------------------------------------
@@ -335,6 +335,7 @@ def test_import_is_lazy():
     assert "torch" in top
     heavy = {"plotly", "ipywidgets", "anywidget", "umap", "numba", "IPython", "jupyterlab"}
     heavy |= {"torchmetrics", "onnx", "onnxruntime", "onnxscript"}
+    heavy |= {"sklearn", "pandas", "pyarrow"}
     assert not top & heavy
 
 
