@@ -131,17 +131,36 @@ class Embedder(nn.Module):
         What else is in the call, the order, `batch` and the number of threads change an embedding
         by rounding only, below 1e-6; the same call on the same machine gives the same bits.
         """
+        crops = [grid_crops(_checked(image), size=self.config.crop, grid=grid) for image in images]
+        return self.embed_crops(crops, batch=batch, precision=precision)
+
+    @torch.no_grad()
+    def embed_crops(
+        self, crops: Sequence[Tensor], *, batch: int = 128, precision: Precision = "float32"
+    ) -> Tensor:
+        """`embed` for images of which only the crops are kept, those of `grid_crops`.
+
+        Parameters
+        ----------
+        crops : sequence of Tensors (m, 3, crop, crop) float32 in [0, 1]
+            One per image; m may differ. Values are not checked.
+        batch, precision
+            As for `embed`.
+
+        Returns
+        -------
+        Tensor, (n, dim) float32 on the CPU, unit norm
+        """
         if self.training:
             raise RuntimeError("the extractor is in training mode: call .eval() before embed")
         if batch < 1:
             raise ValueError(f"batch must be at least 1, got {batch}")
         if precision not in get_args(Precision):
             raise ValueError(f"precision must be one of {get_args(Precision)}, got {precision!r}")
-        crops = [grid_crops(_checked(image), size=self.config.crop, grid=grid) for image in images]
         if not crops:
             return torch.zeros(0, self.dim)
         device = self.cohort.device
-        flat = torch.cat(crops).split(batch)
+        flat = torch.cat(list(crops)).split(batch)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             units = [functional.normalize(self(part.to(device)).float()) for part in flat]
         raw = torch.cat(units)

@@ -108,11 +108,9 @@ def gather_evidence(
     >>> found.crops, found.format, len(found.warnings)
     (2, 'pixels', 4)
     """
-    grid_crops(image[:1], size=crop, grid=1)  # raises if it is too small
     height, width = image.shape[-2:]
-    along = (min(grid, 1 + (side - crop) / crop * OVERLAP) for side in (height, width))
-    crops = round(math.prod(along))
-    form, quality, warnings = (PIXELS, None, []) if source is None else _file_facts(source)
+    crops = count_crops(image, crop=crop, grid=grid)
+    form, quality, warnings = (PIXELS, None, []) if source is None else file_facts(source)
     compressed = form == "JPEG" or bool(warnings)
     if quality is not None and quality < LEAST_QUALITY:
         warnings.append(f"compressed hard: JPEG of quality {quality}, {_FROM_QUALITY}")
@@ -151,6 +149,13 @@ def gather_evidence(
         compressed=compressed,
         warnings=tuple(warnings),
     )
+
+
+def count_crops(image: Tensor, *, crop: int, grid: int) -> int:
+    """``ImageEvidence.crops`` of an image (c, h, w). ValueError if it is smaller than one crop."""
+    grid_crops(image[:1], size=crop, grid=1)  # raises if it is too small
+    along = (min(grid, 1 + (side - crop) / crop * OVERLAP) for side in image.shape[-2:])
+    return round(math.prod(along))
 
 
 def conditions(*images: ImageEvidence) -> Conditions:
@@ -243,8 +248,14 @@ def _earlier_jpeg(trace: JpegTrace) -> str:
     return f"once a JPEG: of quality {trace.quality}{cropped}{low}"
 
 
-def _file_facts(source: str | Path | bytes) -> tuple[str, int | None, list[str]]:
-    """Format, quality of a JPEG, and a warning if it is stored with another loss."""
+def file_facts(source: str | Path | bytes) -> tuple[str, int | None, list[str]]:
+    """Format, quality of a JPEG, and a warning if it is stored with another loss.
+
+    Raises
+    ------
+    ImageReadError
+        If the file, or the bytes of one, cannot be read as an image.
+    """
     try:
         data = source
         if not isinstance(data, bytes):
