@@ -30,14 +30,14 @@ from fpkit.generators import Generator, make_encoder
 from fpkit.images import decode_image, load_tiles
 from fpkit.learner import Learner
 from fpkit.lesson import checks_in
-from fpkit.lineage import Calibration, card_entry, stored_calibration
+from fpkit.lineage import ENTRY, Calibration, stored_calibration
 from fpkit.manifest import read_facts
 from fpkit.realworld import RealFingerprint, real_fingerprints, save_fingerprints
 from fpkit.stream import StreamConfig
 from fpkit.swap import SpectrumClassifier, SwapPair, load_swap_pair, save_swap_pair
 from fpkit.synthesis import Synthesis
 from fpkit.train_plan import TrainConfig
-from fpkit.verdicts import KEY as VERDICTS
+from fpkit.verdicts import ENTRY as VERDICTS
 from fpkit.verdicts import Conditions, stored_verdicts
 from fpkit.zoo import Zoo
 
@@ -122,10 +122,10 @@ def _extractor(folder: Path) -> None:
         most=9.0,
         bound=4.0,
     )
-    entry = card_entry(calibration, {"note": "test"}, extractor_hash=extractor.hash)
-    verdicts = json.loads((extractor_path() / CARD).read_text(encoding="utf-8"))[VERDICTS]
+    entry = ENTRY.of(calibration, {"note": "test"}, extractor_hash=extractor.hash)
+    verdicts = json.loads((extractor_path() / CARD).read_text(encoding="utf-8"))[VERDICTS.key]
     verdicts |= {"extractor": extractor.hash}
-    extractor.card = {"lineage": entry, VERDICTS: verdicts}
+    extractor.card = {"lineage": entry, VERDICTS.key: verdicts}
     extractor.save(folder)
 
 

@@ -37,7 +37,7 @@ from fpkit.panel import Panel
 from fpkit.pictures import stack
 from fpkit.procedural import procedural_images
 from fpkit.spectral_correlation import correlation_map, log_spectrum
-from fpkit.verdicts import FAR, KEY, Conditions, Verdict, stored_verdicts
+from fpkit.verdicts import ENTRY, FAR, Conditions, Verdict, stored_verdicts
 from fpkit.zoo import Zoo
 
 NEAREST = "the nearest model"
@@ -116,7 +116,7 @@ class AttributionDesk(Panel):
         self.known = Known(gallery)
         card = self.extractor.card
         self.calibration = (
-            stored_verdicts(card, extractor_hash=self.extractor.hash) if KEY in card else None
+            stored_verdicts(card, extractor_hash=self.extractor.hash) if ENTRY.key in card else None
         )
         super().__init__(models=tuple(gallery.models))
         self.controls, self.look = DeskControls(), CloserLook()

@@ -1,19 +1,16 @@
-"""Verbs of the command line about lineage: relatives of a model, and the calibration behind."""
+"""The verb of the command line about the relatives of a model: lineage."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fpkit.assets import write_text_atomic
 from fpkit.cli_attribute import embed_readable, open_extractor
-from fpkit.cli_io import Skipped, Verbs, add_verb, checked_device, note, print_json, print_table
+from fpkit.cli_io import Skipped, Verbs, add_verb, note, print_json, print_table
 from fpkit.folders import list_folders, list_images, list_models
 
 if TYPE_CHECKING:
@@ -21,12 +18,7 @@ if TYPE_CHECKING:
 
 
 def add_to(verbs: Verbs) -> None:
-    """Declare ``lineage`` and ``calibrate-lineage``."""
-    _lineage(verbs)
-    _calibrate(verbs)
-
-
-def _lineage(verbs: Verbs) -> None:
+    """Declare ``lineage``."""
     parser = add_verb(
         verbs,
         "lineage",
@@ -134,57 +126,3 @@ def _row(model: str, images: int, relative: Relative) -> list[Any]:
         range_of(relative.probability_interval),
         "-" if relative.nearest is None else f"{relative.nearest:.2f}",
     ]
-
-
-def _calibrate(verbs: Verbs) -> None:
-    parser = add_verb(
-        verbs,
-        "calibrate-lineage",
-        calibrate_lineage,
-        "let the scores of an extractor be read as probabilities of a shared decoder",
-        example="fpkit calibrate-lineage my_extractor --photos photos.npy",
-    )
-    add = parser.add_argument
-    add("folder", metavar="FOLDER", help="a trained extractor; the result goes onto its card")
-    add("--zoo", metavar="DIR", help="has the architectures held out from training (fpkit's own)")
-    add("--photos", metavar="FILE.npy", help="photograph tiles, see fpkit train (computed images)")
-    add("--random", type=int, default=40, metavar="N", help="random decoders among the bases (40)")
-    add("--images", type=int, default=16, metavar="N", help="of every base and fine-tune (16)")
-    add("--seed", type=int, default=0)
-    add("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
-    add("--json", action="store_true", help="print JSON, for machines")
-
-
-def _known(figures: dict[str, float | None]) -> list[tuple[str, float]]:
-    return [(name, value) for name, value in figures.items() if value is not None]
-
-
-def calibrate_lineage(arguments: argparse.Namespace) -> int:
-    """Fit the calibration of an extractor and write it onto its card."""
-    from fpkit.calibration import calibrate
-    from fpkit.extractor import CARD, load_extractor
-    from fpkit.finetunes import embed_kin
-    from fpkit.lineage import KEY, card_entry
-    from fpkit.zoo import Zoo
-
-    folder = Path(arguments.folder)
-    extractor = load_extractor(folder, device=checked_device(arguments.device))
-    kin = embed_kin(
-        extractor,
-        zoo=Zoo.load(arguments.zoo),
-        tiles=arguments.photos,
-        random=arguments.random,
-        images=arguments.images,
-        seed=arguments.seed,
-        progress=sys.stderr.isatty(),
-    )
-    calibration, report = calibrate(kin, seed=arguments.seed)
-    entry = card_entry(calibration, report, extractor_hash=extractor.hash)
-    card = extractor.card | {KEY: entry}
-    write_text_atomic(folder / CARD, json.dumps(card, indent=1) + "\n")
-    if arguments.json:
-        print_json(entry)
-    else:
-        print(f"{folder / CARD}: {entry['from']}")
-        print_table(["on bases that it was not fitted on", ""], _known(entry["held_out"]))
-    return 0

@@ -119,18 +119,18 @@ def verify(arguments: argparse.Namespace) -> int:
 
 def calibrated(extractor: Extractor) -> VerdictCalibration | None:
     """The calibration on the extractor's card; None if it has none."""
-    from fpkit.verdicts import KEY, stored_verdicts
+    from fpkit.verdicts import ENTRY, stored_verdicts
 
-    if KEY not in extractor.card:
+    if ENTRY.key not in extractor.card:
         return None
     return stored_verdicts(extractor.card, extractor_hash=extractor.hash)
 
 
 def note_uncalibrated() -> None:
     """Say why there are scores only."""
-    from fpkit.verdicts import COMMAND
+    from fpkit.verdicts import ENTRY
 
-    note(f"scores without verdicts: this extractor is not calibrated, run `{COMMAND}`")
+    note(f"scores without verdicts: this extractor is not calibrated, run `{ENTRY.command}`")
 
 
 def check_far(scale: Scale, far: float) -> None:

@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fpkit.artefacts import check_fields, shown
+from fpkit.artefacts import check_fields
+from fpkit.card_entries import CardEntry
 from fpkit.gallery import Gallery, centred_scores
 
-KEY = "lineage"  # of the calibration on an extractor's card
-COMMAND = "fpkit calibrate-lineage FOLDER"
+ENTRY = CardEntry(
+    key="lineage", noun="lineage calibration", command="fpkit calibrate-lineage FOLDER"
+)
 FloatArray = NDArray[np.float64]
 
 
@@ -186,32 +188,12 @@ def stored_calibration(card: dict[str, Any], *, extractor_hash: str) -> Calibrat
     ValueError
         If there is none, or it was made for other weights; says how to make it.
     """
-    entry = card.get(KEY)
-    if entry is None:
-        raise ValueError(f"this extractor's card has no lineage calibration: run `{COMMAND}`")
-    try:
-        made_for, stored = entry["extractor"], entry["calibration"]
-        if not isinstance(made_for, str):
-            raise TypeError(f"extractor is {shown(made_for)}")
-        names = [field.name for field in fields(Calibration)]
-        calibration = Calibration(**check_fields(stored, dict.fromkeys(names, float)))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"the card's lineage calibration is damaged ({error}): run `{COMMAND}`"
-        ) from error
-    if made_for != extractor_hash:
-        raise ValueError(
-            f"the lineage calibration was made for the extractor {shown(made_for[:12])}, this "
-            f"is {extractor_hash[:12]}: run `{COMMAND}`"
-        )
-    return calibration
-
-
-def card_entry(
-    calibration: Calibration, report: dict[str, Any], *, extractor_hash: str
-) -> dict[str, Any]:
-    """What goes onto a card under ``"lineage"``; :func:`stored_calibration` reads it."""
-    return {"extractor": extractor_hash, "calibration": asdict(calibration), **report}
+    names = [field.name for field in fields(Calibration)]
+    return ENTRY.read(
+        card,
+        lambda stored: Calibration(**check_fields(stored, dict.fromkeys(names, float))),
+        extractor_hash=extractor_hash,
+    )
 
 
 def effective_images(images: ArrayLike, enrolled: ArrayLike) -> FloatArray:

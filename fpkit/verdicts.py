@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fpkit.artefacts import shown
-from fpkit.gallery import Gallery, Identification, centred_scores
+from fpkit.card_entries import CardEntry
+from fpkit.gallery import BEST, EXACT, Gallery, Identification, centred_scores
 
-KEY = "verdicts"  # of the calibration on an extractor's card
-COMMAND = "fpkit calibrate-verdicts FOLDER"
+ENTRY = CardEntry(
+    key="verdicts", noun="calibration of verdicts", command="fpkit calibrate-verdicts FOLDER"
+)
 FAR = 0.01  # share of wrong yeses, if none is named
 FRR = 0.05  # share of right yeses that may be called "different"
 MOST_CROPS = 16  # of an image, see `Embedder.embed`
@@ -236,20 +237,27 @@ class VerdictCalibration:
         ValueError
             If the identification is another gallery's, or `far` outside of what was measured.
         """
-        names = gallery.models
-        if set(identification.scores) != set(names):
+        big = len(gallery) > EXACT
+        found = identification.scores
+        if len(found) != (BEST if big else len(gallery)) or not all(n in gallery for n in found):
             raise ValueError("the identification names other models than the gallery: ask again")
-        scores = np.array([[identification.scores[name] for name in names]])
+        if big and (missing := {"rest", "alike"} & set(self.galleries.weights)):
+            raise ValueError(
+                f"these verdicts need {' and '.join(sorted(missing))}, which are not known among "
+                f"more than {EXACT} models: run `{COMMAND}`"
+            )
+        names = list(found) if big else gallery.models
         features = gallery_features(
-            scores,
-            templates=gallery.templates,
-            enrolled=list(gallery.counts.values()),
+            np.array([[found[name] for name in names]]),
+            templates=None if big else gallery.templates,
+            enrolled=[gallery.count(name) for name in names],
             crops=conditions.crops,
             jpeg=conditions.jpeg,
+            models=len(gallery),
         )
         ratio = float(self.galleries.log_ratio(features)[0])
         return self.galleries.verdict(
-            identification.score, ratio, conditions, models=len(names), far=far
+            identification.score, ratio, conditions, models=len(gallery), far=far
         )
 
 
@@ -267,10 +275,11 @@ def pair_features(scores: ArrayLike, *, crops: ArrayLike, jpeg: ArrayLike) -> di
 def gallery_features(
     scores: ArrayLike,
     *,
-    templates: ArrayLike,
+    templates: ArrayLike | None,
     enrolled: ArrayLike,
     crops: ArrayLike,
     jpeg: ArrayLike,
+    models: int | None = None,
 ) -> dict[str, FloatArray]:
     """Features of the best enrolled model of each of n images.
 
@@ -279,25 +288,33 @@ def gallery_features(
     scores : (n, m)
         Of every image against every enrolled model.
     templates : (m, d)
+        None if `scores` are those of the best models only; "rest" and "alike" are then NaN.
     enrolled : (m,)
         Images of each model.
     crops, jpeg : (n,) or one for all
         Of the images.
+    models : int
+        In the gallery, if they are not the m.
     """
     scores = np.asarray(scores, float)
     best = scores.argmax(axis=1)
     found = pair_features(scores.max(axis=1), crops=crops, jpeg=jpeg)
-    s, models = found["score"], np.full(len(scores), math.log(scores.shape[1]))
+    s, sizes = found["score"], np.full(len(scores), math.log(models or scores.shape[1]))
     images = np.log(np.minimum(np.asarray(enrolled, float), MOST_CROPS))[best]
     order = np.sort(scores, axis=1)
     if scores.shape[1] == 1:
         second = rest = alike = np.zeros(len(scores))
     else:
         second, rest = order[:, -2], order[:, :-1].std(axis=1)
-        among = centred_scores(templates, templates)
-        np.fill_diagonal(among, -1.0)
-        alike = among.max(axis=1)[best]
-    more = (models, s * models, images, s * images, second, rest, alike)
+        alike = np.full(len(scores), np.nan)
+        if templates is None:
+            rest = alike
+        else:
+            rows, place = np.unique(best, return_inverse=True)
+            among = centred_scores(np.asarray(templates)[rows], templates)
+            among[np.arange(len(rows)), rows] = -1.0
+            alike = among.max(axis=1)[place]
+    more = (sizes, s * sizes, images, s * images, second, rest, alike)
     return found | dict(zip(GALLERY_FEATURES[len(PAIR_FEATURES) :], more, strict=True))
 
 
@@ -309,34 +326,13 @@ def stored_verdicts(card: Mapping[str, Any], *, extractor_hash: str) -> VerdictC
     ValueError
         If there is none, or it was made for other weights; says how to make it.
     """
-    entry = card.get(KEY)
-    if entry is None:
-        raise ValueError(f"this extractor's card has no calibration of verdicts: run `{COMMAND}`")
-    try:
-        made_for, scales = entry["extractor"], entry["calibration"]
-        if not isinstance(made_for, str):
-            raise TypeError(f"extractor is {shown(made_for)}")
-        calibration = VerdictCalibration(
+    return ENTRY.read(
+        card,
+        lambda scales: VerdictCalibration(
             pairs=_scale(scales["pairs"]), galleries=_scale(scales["galleries"])
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(
-            "the card's calibration of verdicts is damaged "
-            f"({shown(str(error), most=300)}): run `{COMMAND}`"
-        ) from error
-    if made_for != extractor_hash:
-        raise ValueError(
-            "the card's calibration of verdicts was made for the extractor "
-            f"{shown(made_for[:12])}, this is {extractor_hash[:12]}: run `{COMMAND}`"
-        )
-    return calibration
-
-
-def card_entry(
-    calibration: VerdictCalibration, report: Mapping[str, Any], *, extractor_hash: str
-) -> dict[str, Any]:
-    """What goes onto a card under ``"verdicts"``; :func:`stored_verdicts` reads it."""
-    return {"extractor": extractor_hash, "calibration": asdict(calibration), **report}
+        ),
+        extractor_hash=extractor_hash,
+    )
 
 
 def _scale(stored: Mapping[str, Any]) -> Scale:

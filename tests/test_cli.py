@@ -20,7 +20,7 @@ from fpkit.extractor import Extractor, ExtractorConfig, load_extractor
 from fpkit.gallery import Gallery
 from fpkit.images import read_image, write_png
 from fpkit.spectrum import average_spectrum
-from fpkit.verdicts import Scale, VerdictCalibration, card_entry
+from fpkit.verdicts import ENTRY, Scale, VerdictCalibration
 from fpkit.zoo import Zoo
 
 SIDE = 136
@@ -67,7 +67,7 @@ def calibrated(extractor, tmp_path_factory) -> Path:
     )  # fmt: skip
     pairs = replace(scale, weights={"one": -27.0, "score": 30.0})
     calibration = VerdictCalibration(pairs=pairs, galleries=scale)
-    network.card["verdicts"] = card_entry(calibration, {}, extractor_hash=network.hash)
+    network.card["verdicts"] = ENTRY.of(calibration, {}, extractor_hash=network.hash)
     folder = tmp_path_factory.mktemp("calibrated")
     network.save(folder)
     return folder

@@ -77,6 +77,8 @@ CHAINS = [
     "blocks generators swap",
     "spectrum swap",
     "metrics gallery lineage calibration",
+    "artefacts card_entries lineage",
+    "card_entries verdicts",
     "zoo extractor finetunes calibration",
     "decoders finetunes",
     "images extractor onnx_export",
@@ -112,6 +114,10 @@ CHAINS = [
     "lesson grading cli_grade cli",
     "checks grading",
     "neighbours projection scatter embedding_map widgets",
+    "folders intake shards sources corpus_unit corpus cli_corpus cli",
+    "verdicts evidence corpus_unit",
+    "embedder corpus_unit",
+    "locks corpus",
     "checks checks_map teach",
     "extractor gallery verdicts estimators",
     "columns estimators",
@@ -334,7 +340,7 @@ def test_import_is_lazy():
     top = {name.split(".")[0] for name in loaded}
     assert "torch" in top
     heavy = {"plotly", "ipywidgets", "anywidget", "umap", "numba", "IPython", "jupyterlab"}
-    heavy |= {"torchmetrics", "onnx", "onnxruntime", "onnxscript"}
+    heavy |= {"torchmetrics", "onnx", "onnxruntime", "onnxscript", "pyarrow"}
     heavy |= {"sklearn", "pandas", "pyarrow"}
     assert not top & heavy
 

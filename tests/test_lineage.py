@@ -8,8 +8,8 @@ from fpkit.calibration import calibrate, calibration_error, loss_bits
 from fpkit.finetunes import Kin
 from fpkit.gallery import Gallery, centred_scores
 from fpkit.lineage import (
+    ENTRY,
     Calibration,
-    card_entry,
     effective_images,
     nearest_bases,
     stored_calibration,
@@ -239,7 +239,7 @@ def test_calibration_follows_its_seed_and_needs_architectures(fitted):
 
 
 def test_calibration_survives_the_card():
-    card = {"lineage": card_entry(PLAIN, {"bases": 5}, extractor_hash="abc")}
+    card = {"lineage": ENTRY.of(PLAIN, {"bases": 5}, extractor_hash="abc")}
     assert stored_calibration(card, extractor_hash="abc") == PLAIN
     assert card["lineage"]["bases"] == 5
 
@@ -250,7 +250,7 @@ def test_calibration_survives_the_card():
         ({}, "no lineage calibration: run `fpkit calibrate-lineage"),
         ({"lineage": {"extractor": "abc"}}, "damaged"),
         ({"lineage": {"extractor": "abc", "calibration": {"slope": 1.0}}}, "damaged"),
-        ({"lineage": card_entry(PLAIN, {}, extractor_hash="abcdef")}, "made for the extractor"),
+        ({"lineage": ENTRY.of(PLAIN, {}, extractor_hash="abcdef")}, "made for the extractor"),
     ],
 )
 def test_missing_damaged_and_foreign_calibrations_are_refused(card, complaint):

@@ -14,11 +14,11 @@ from fpkit.verdict_bank import FORMATS, Bank, embed_bank
 from fpkit.verdict_calibration import FARS, calibrate, draw, fit, fit_scale, measure
 from fpkit.verdict_trials import CROPS, GENUINE, MODELS, OTHER, TWIN
 from fpkit.verdicts import (
+    ENTRY,
     PAIR_FEATURES,
     Conditions,
     Scale,
     VerdictCalibration,
-    card_entry,
     gallery_features,
     pair_features,
     stored_verdicts,
@@ -196,7 +196,7 @@ def test_one_enrolled_model_will_do(fitted):
 
 
 def test_a_calibration_survives_the_card(fitted, gallery):
-    entry = json.loads(json.dumps(card_entry(fitted, {"from": "here"}, extractor_hash="abc")))
+    entry = json.loads(json.dumps(ENTRY.of(fitted, {"from": "here"}, extractor_hash="abc")))
     stored = stored_verdicts({"verdicts": entry}, extractor_hash="abc")
     assert stored == fitted and entry["from"] == "here"
     answer = gallery.identify([[0.9, 0.3, 0.0]])[0]
@@ -220,7 +220,7 @@ def test_a_calibration_survives_the_card(fitted, gallery):
     ],
 )
 def test_damaged_cards_are_refused(calibration, damage):
-    entry = card_entry(calibration, {}, extractor_hash="abc")
+    entry = ENTRY.of(calibration, {}, extractor_hash="abc")
     pairs = entry["calibration"]["pairs"] | damage
     entry["calibration"] = entry["calibration"] | {"pairs": pairs}
     with pytest.raises(ValueError, match="damaged .*: run `fpkit calibrate-verdicts"):
@@ -233,7 +233,7 @@ def test_missing_and_foreign_calibrations_say_what_to_do(calibration):
     for broken in (None, [], {"extractor": "abc"}):
         with pytest.raises(ValueError, match="no calibration|damaged"):
             stored_verdicts({"verdicts": broken}, extractor_hash="abc")
-    card = {"verdicts": card_entry(calibration, {}, extractor_hash="abc")}
+    card = {"verdicts": ENTRY.of(calibration, {}, extractor_hash="abc")}
     with pytest.raises(ValueError, match="made for the extractor .abc., this is xyz"):
         stored_verdicts(card, extractor_hash="xyz")
 
