@@ -374,7 +374,7 @@ def test_a_calibration_of_other_weights_is_refused(fpkit, tree, calibrated, tmp_
     network.save(tmp_path)
     image = tree / "down" / "0.png"
     line = fpkit.error("verify", image, image, "--extractor", tmp_path)
-    assert "made for the extractor 000000000000" in line
+    assert "made for the extractor" in line and "000000000000" in line
 
 
 def test_verify_needs_two_good_images(fpkit, tree, bad, extractor):
