@@ -21,6 +21,7 @@ from fpkit import (
     cli_app,
     cli_attribute,
     cli_calibrate,
+    cli_corpus,
     cli_enrol,
     cli_export,
     cli_grade,
@@ -122,6 +123,7 @@ def build_parser() -> argparse.ArgumentParser:
         _verify,
         _fingerprint,
         _bench,
+        _embed,
         cli_lineage.add_to,
         cli_calibrate.add_to,
         cli_export.add_to,
@@ -345,6 +347,12 @@ def _bench(verbs: Verbs) -> None:
             parser.error(str(error))
 
     parser.set_defaults(check=check)
+
+
+def _embed(verbs: Verbs) -> None:
+    parser = cli_corpus.add_to(verbs)
+    _extractor(parser)
+    _batch(parser)
 
 
 def _lab(verbs: Verbs) -> None:

@@ -62,6 +62,8 @@ def verbs(folder: Path) -> Iterator[str]:
     yield "fingerprint"
     run("bench", images, "--method", "extractor", "--method", "colour", "--draws", 1, *small)
     yield "bench"
+    run("embed", images, "--out", folder / "embeddings", *small)
+    yield "embed"
     run("lineage", gallery, images / "down", *small)
     yield "lineage"
     run("zoo", "summary", zoo)
