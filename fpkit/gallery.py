@@ -6,30 +6,26 @@ feature vector will do.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
-from fpkit.artefacts import check_fields, parse_json, shown
-from fpkit.assets import save_safetensors_atomic
+from fpkit.artefacts import shown
+from fpkit.gallery_file import Stored, read_stored, write_stored
+from fpkit.gallery_search import BigSearch, scan, stamps_of, sum_of
 from fpkit.locks import locked
-from fpkit.tensor_files import open_tensors
-
-FORMAT = "fpkit-gallery-2"
-FORMATS = ("fpkit-gallery-1", FORMAT)  # the first knew no images, only how many they were
-
-MOST = 1e100  # of a sum: its square must be a number, too
-HEADER_BYTES = 2**26  # of a file: names, and 70 bytes for every enrolled image
+from fpkit.vector_index import blocks
 
 # One enrolled model says little about where the middle of all models is, ten say a lot: with 4
 # the cohort centre (0) counts as much as four enrolled models.
 PRIOR = 4.0
+
+EXACT = 100_000  # models: with more, an index says which are scored
+BEST = 100  # scores of an identification among more models than that
 
 
 def template(embeddings: ArrayLike) -> NDArray[np.float32]:
@@ -110,7 +106,8 @@ class Identification:
         Its score, in [-1, 1]. No threshold has been applied: the true model may be none of the
         enrolled ones.
     scores
-        Score of every enrolled model, highest first.
+        Score of every enrolled model, highest first; of more than `EXACT` models, of the best
+        `BEST` only.
     """
 
     model: str
@@ -143,32 +140,45 @@ class Gallery:
             raise ValueError(f"dim must be at least 1, got {dim}")
         self.extractor_hash = extractor_hash
         self.dim = dim
-        self._sums: dict[str, NDArray[np.float64]] = {}
-        self._counts: dict[str, int] = {}
-        self._images: dict[str, dict[str, None]] = {}  # of every model, in order of enrolment
+        self._models: list[str] = []  # in order of enrolment
+        self._places: dict[str, int] = {}
+        self._sums = np.empty((0, dim), np.float64)  # has room for more
+        self._counts: list[int] = []
+        self._images: dict[str, tuple[str, ...]] = {}  # in order of enrolment
+        self._search: BigSearch | None = None
+        self._path: Path | None = None
 
     def __len__(self) -> int:
-        return len(self._sums)
+        return len(self._models)
+
+    def __contains__(self, model: object) -> bool:
+        return model in self._places
 
     def __repr__(self) -> str:
-        images = sum(self._counts.values())
-        return f"Gallery({len(self)} models, {images} images, dim={self.dim})"
+        return f"Gallery({len(self)} models, {sum(self._counts)} images, dim={self.dim})"
 
     @property
     def models(self) -> list[str]:
         """Names of the enrolled models, in the order of enrolment."""
-        return list(self._sums)
+        return list(self._models)
+
+    @property
+    def is_big(self) -> bool:
+        """Whether an index says which models are scored: there are more than `EXACT`."""
+        return len(self) > EXACT
 
     @property
     def counts(self) -> dict[str, int]:
         """Images enrolled per model."""
-        return dict(self._counts)
+        return dict(zip(self._models, self._counts, strict=True))
 
     @property
     def templates(self) -> NDArray[np.float32]:
         """(m, d) unit-norm templates in the order of :attr:`models`."""
-        rows = [template(total[None]) for total in self._sums.values()]
-        return np.stack(rows) if rows else np.zeros((0, self.dim), np.float32)
+        found = np.empty((len(self), self.dim), np.float32)
+        for part in blocks(len(self)):
+            found[part] = self._templates_at(part)
+        return found
 
     def enrol(
         self, model: str, embeddings: ArrayLike, *, images: Sequence[str] | None = None
@@ -197,27 +207,52 @@ class Gallery:
         names = [None] * len(rows) if images is None else list(images)
         if len(names) != len(rows):
             raise ValueError(f"images must be one per embedding, got {len(names)} for {len(rows)}")
-        known = self._images.setdefault(model, {})
+        place = self._places.get(model, len(self))
+        known = dict.fromkeys(self._images.get(model, ()))
+        new = []
         for row, name in zip(rows, names, strict=True):
+            if name is None or name not in known:
+                new.append(row)
             if name is not None:
-                if name in known:
-                    continue
                 known[name] = None
+        if not new:
+            return
+        if place == len(self):
+            self._begin(model)
+        if self._search is not None:
+            before = self._templates_at(slice(place, place + 1))[0]
+            self._search.changed.setdefault(place, before)
+        for row in new:
             # one by one: the sum must not depend, in the last bit, on how often it was saved
-            self._sums[model] = self._sums.get(model, 0.0) + row
-            self._counts[model] = self._counts.get(model, 0) + 1
+            self._sums[place] += row
+        self._counts[place] += len(new)
+        if known:
+            self._images[model] = tuple(known)
 
     def images(self, model: str) -> frozenset[str]:
         """Which images of a model are enrolled, as far as :meth:`enrol` was told; maybe none."""
-        return frozenset(self._images.get(model, {}))
+        return frozenset(self._images.get(model, ()))
+
+    def count(self, model: str) -> int:
+        """Images enrolled of a model; KeyError if it is not there."""
+        return self._counts[self._places[model]]
 
     def remove(self, model: str) -> None:
         """Forget a model; KeyError, naming those enrolled, if it is not there."""
-        if model not in self._sums:
-            raise KeyError(f"{model!r} is not enrolled; enrolled: {', '.join(self.models) or '-'}")
-        del self._sums[model], self._counts[model], self._images[model]
+        if model not in self._places:
+            few = ", ".join(self.models[:BEST]) or "-"
+            more = f" and {len(self) - BEST} more" if len(self) > BEST else ""
+            raise KeyError(f"{model!r} is not enrolled; enrolled: {few}{more}")
+        place = self._places[model]
+        self._sums = np.delete(self._sums[: len(self)], place, axis=0)
+        del self._models[place], self._counts[place]
+        self._images.pop(model, None)
+        self._places = {name: row for row, name in enumerate(self._models)}
+        self._search = None
 
-    def identify(self, embeddings: ArrayLike, *, prior: float = PRIOR) -> list[Identification]:
+    def identify(
+        self, embeddings: ArrayLike, *, prior: float = PRIOR, exact: bool = False
+    ) -> list[Identification]:
         """Score each image against every enrolled model, see :func:`centred_scores`.
 
         Parameters
@@ -226,35 +261,57 @@ class Gallery:
             (n, d), one row per image.
         prior
             See :func:`centred_scores`.
+        exact
+            Score all models of a gallery of more than `EXACT`, too, which takes some seconds.
+            Without it, and at the usual `prior`, an index finds those to be scored: scores are
+            exact, but the best model is missed now and then (``benchmarks/index.md``).
 
         Raises
         ------
         ValueError
-            If nothing is enrolled, or the embeddings do not fit.
+            If nothing is enrolled, or the embeddings do not fit; for more than `EXACT` models
+            also if faiss is not installed.
+
+        Notes
+        -----
+        The index is made when it is first needed, within a minute for a million models, and kept
+        in a file beside that of the gallery, named ``.index``, where that can be written. It
+        belongs to the gallery's content and is brought up to date when that has changed; it can
+        be deleted.
         """
-        if not self._sums:
+        if not len(self):
             raise ValueError("the gallery is empty: enrol at least one model first")
-        rows = centred_scores(self._embeddings(embeddings), self.templates, prior=prior)
+        rows = self._embeddings(embeddings)
+        models = self._models
+        if not self.is_big:
+            found = centred_scores(rows, self.templates, prior=prior)
+            order = np.argsort(-found, axis=1, kind="stable")
+            return [_answer(models, o, row[o]) for o, row in zip(order, found, strict=True)]
+        if exact or prior != PRIOR:
+            centre = sum_of(self._templates_at, len(self)) / (len(self) + prior)
+            places = scan(self._templates_at, len(self), rows, centre)
+        else:
+            search = self._searched()
+            centre, places = search.centre, search.candidates(rows)
         answers = []
-        for row in rows:
-            order = np.argsort(-row, kind="stable")
-            scores = {self.models[i]: float(row[i]) for i in order}
-            best = next(iter(scores))
-            answers.append(Identification(model=best, score=scores[best], scores=scores))
+        for row, near in zip(rows, places, strict=True):
+            seen = _unit(self._templates_at(near) - centre)
+            scores = (_unit(row[None] - centre) @ seen.T)[0]
+            order = np.lexsort((near, -scores))[:BEST]  # ties in the order of enrolment
+            answers.append(_answer(models, near[order], scores[order]))
         return answers
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file (no pickle), whole or not at all."""
-        header = {
-            "format": FORMAT,
-            "extractor_hash": self.extractor_hash,
-            "models": json.dumps(self.models),
-            "counts": json.dumps(list(self._counts.values())),
-            "images": json.dumps([list(self._images[model]) for model in self.models]),
-        }
-        sums = np.stack(list(self._sums.values())) if self._sums else np.zeros((0, self.dim))
-        tensors = {"sums": torch.from_numpy(np.ascontiguousarray(sums))}
-        save_safetensors_atomic(path, tensors, metadata=header)
+        stored = Stored(
+            extractor_hash=self.extractor_hash,
+            sums=self._sums[: len(self)],
+            models=self._models,
+            counts=self._counts,
+            images=[self._images.get(model, ()) for model in self._models],
+        )
+        write_stored(path, stored)
+        self._path = Path(path)
 
     @classmethod
     @contextmanager
@@ -294,28 +351,54 @@ class Gallery:
         if not path.is_file():
             raise FileNotFoundError(f"no gallery at {path}: make one with `fpkit enrol`")
         try:
-            with open_tensors(path, header=HEADER_BYTES) as file:
-                made_with, models, counts, images = _stored_models(file.metadata)
-                wanted = (torch.float64, (len(models), file.layout["sums"][1][-1]))
-                if file.layout != {"sums": wanted} or wanted[1][1] < 1:
-                    raise ValueError(f"its sums are {shown(file.layout)}, of {len(models)} models")
-                sums = file.read()["sums"].numpy()
-                if sums.size and abs(sums).max() > MOST:
-                    raise ValueError(
-                        f"its sums reach {abs(sums).max():g}, at most {MOST:g} is read"
-                    )
+            stored = read_stored(path)
         except (ValueError, LookupError) as error:
             raise ValueError(f"{path} is not a gallery, or is damaged: {error}") from error
+        made_with = stored.extractor_hash
         if made_with != extractor_hash:
             raise ValueError(
                 f"{path} was made with the extractor {shown(made_with[:12])}, the one in use is "
                 f"{shown(extractor_hash[:12])}: use that extractor, or enrol the images again"
             )
-        gallery = cls(extractor_hash, dim=sums.shape[1])
-        gallery._sums = dict(zip(models, sums, strict=True))
-        gallery._counts = dict(zip(models, counts, strict=True))
-        gallery._images = {m: dict.fromkeys(i) for m, i in zip(models, images, strict=True)}
+        gallery = cls(extractor_hash, dim=stored.sums.shape[1])
+        gallery._sums = stored.sums
+        gallery._models = list(stored.models)
+        gallery._places = {model: place for place, model in enumerate(stored.models)}
+        gallery._counts = list(stored.counts)
+        gallery._images = {
+            model: tuple(images)
+            for model, images in zip(stored.models, stored.images, strict=True)
+            if images
+        }
+        gallery._path = path
         return gallery
+
+    def _begin(self, model: str) -> None:
+        """Make room for a model."""
+        place = len(self)
+        if place == len(self._sums):
+            more = np.empty((max(16, place * 3 // 2), self.dim), np.float64)
+            more[:place] = self._sums[:place]
+            self._sums = more
+        self._sums[place] = 0.0
+        self._models.append(model)
+        self._places[model] = place
+        self._counts.append(0)
+
+    def _templates_at(self, places: slice | NDArray[np.intp]) -> NDArray[np.float32]:
+        """As :func:`template` makes them: a sum points where the mean does."""
+        return _unit(self._sums[places]).astype(np.float32)
+
+    def _searched(self) -> BigSearch:
+        """The index, of what is enrolled now."""
+        if self._search is None or not self._search.update(len(self)):
+            self._search = BigSearch(
+                self._templates_at,
+                stamps_of(self._sums[: len(self)]),
+                prior=PRIOR,
+                path=self._path,
+            )
+        return self._search
 
     def _embeddings(self, embeddings: ArrayLike) -> NDArray[np.floating]:
         rows = _rows("embeddings", embeddings)
@@ -327,32 +410,15 @@ class Gallery:
         return rows
 
 
-def _stored_models(
-    header: dict[str, str],
-) -> tuple[str, list[str], list[int], list[list[str]]]:
-    """Extractor's hash, names, counts and enrolled images of a gallery's header, if all fit."""
-    if header.get("format") not in FORMATS:
-        raise ValueError(
-            f"its format is {shown(header.get('format'))}, this fpkit reads {', '.join(FORMATS)}"
-        )
-    lists = ("models", "counts", "images")[: 3 if header["format"] == FORMAT else 2]
-    check_fields(header, dict.fromkeys(("format", "extractor_hash", *lists), str))
-    models, counts, *rest = (parse_json(header[name]) for name in lists)
-    images = rest[0] if rest else [[] for _ in models]
-    for name, values, kind in (
-        ("models", models, str),
-        ("counts", counts, int),
-        ("images", images, list),
-    ):
-        if type(values) is not list or {type(value) for value in values} - {kind}:
-            raise ValueError(f"its {name} must be a list of {kind.__name__}, got {shown(values)}")
-    if not len(models) == len(set(models)) == len(counts) == len(images) or "" in models:
-        raise ValueError("its models need a name of their own, a count and images each")
-    for count, known in zip(counts, images, strict=True):
-        alike = len(known) != len(set(filter(lambda image: type(image) is str, known)))
-        if alike or not len(known) <= count or count < 1:
-            raise ValueError(f"it has a count of {count} for {len(known)} images")
-    return header["extractor_hash"], models, counts, images
+def _answer(
+    models: Sequence[str], order: NDArray[np.intp], scores: NDArray[np.float64]
+) -> Identification:
+    """`order` are places of models, the best first, `scores` theirs."""
+    found = {
+        models[place]: score for place, score in zip(order.tolist(), scores.tolist(), strict=True)
+    }
+    best = models[order[0]]
+    return Identification(model=best, score=found[best], scores=found)
 
 
 def _rows(name: str, values: ArrayLike) -> NDArray[np.floating]:

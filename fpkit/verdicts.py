@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fpkit.card_entries import CardEntry
-from fpkit.gallery import BEST, EXACT, Gallery, Identification, centred_scores
+from fpkit.gallery import BEST, Gallery, Identification, centred_scores
 
 ENTRY = CardEntry(
     key="verdicts", noun="calibration of verdicts", command="fpkit calibrate-verdicts FOLDER"
@@ -237,14 +237,14 @@ class VerdictCalibration:
         ValueError
             If the identification is another gallery's, or `far` outside of what was measured.
         """
-        big = len(gallery) > EXACT
+        big = gallery.is_big
         found = identification.scores
         if len(found) != (BEST if big else len(gallery)) or not all(n in gallery for n in found):
             raise ValueError("the identification names other models than the gallery: ask again")
         if big and (missing := {"rest", "alike"} & set(self.galleries.weights)):
             raise ValueError(
-                f"these verdicts need {' and '.join(sorted(missing))}, which are not known among "
-                f"more than {EXACT} models: run `{COMMAND}`"
+                f"these verdicts need {' and '.join(sorted(missing))}, unknown in a "
+                f"gallery of {len(gallery)} models: calibrate with the usual features"
             )
         names = list(found) if big else gallery.models
         features = gallery_features(
