@@ -42,10 +42,11 @@ class ExtractorConfig:
 
     def __post_init__(self) -> None:
         if self.residual not in RESIDUALS:
-            raise ValueError(f"residual must be one of {RESIDUALS}, got {self.residual!r}")
+            raise ValueError(f"residual must be one of {RESIDUALS}, got {shown(self.residual)}")
         whole = [self.crop, self.positions, self.dim, *self.widths]
         if not all(type(value) is int for value in whole):
-            raise ValueError(f"crop, widths, positions and dim must be whole, got {self}")
+            got = shown(self, most=200)
+            raise ValueError(f"crop, widths, positions and dim must be whole, got {got}")
         if not 32 <= self.crop <= MAX_CROP or self.crop % 32:
             raise ValueError(f"crop must be a multiple of 32 up to {MAX_CROP}, got {self.crop}")
         if not len(POOLING) <= len(self.widths) <= MAX_STAGES:

@@ -9,6 +9,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
+from fpkit.artefacts import shown
 from fpkit.embedder import MAX_CROP, Embedder
 from fpkit.residual import DnCNNVariant, dncnn_residual
 from fpkit.resnet import ResNet50
@@ -35,12 +36,12 @@ class PaperConfig:
     def __post_init__(self) -> None:
         if self.denoiser not in get_args(DnCNNVariant):
             raise ValueError(
-                f"denoiser must be one of {get_args(DnCNNVariant)}, got {self.denoiser!r}"
+                f"denoiser must be one of {get_args(DnCNNVariant)}, got {shown(self.denoiser)}"
             )
         if type(self.crop) is not int or not 32 <= self.crop <= MAX_CROP:
-            raise ValueError(f"crop must be whole, 32 to {MAX_CROP}, got {self.crop}")
+            raise ValueError(f"crop must be whole, 32 to {MAX_CROP}, got {shown(self.crop)}")
         if type(self.width) is not int or not 1 <= self.width <= MAX_WIDTH:
-            raise ValueError(f"width must be whole, 1 to {MAX_WIDTH}, got {self.width}")
+            raise ValueError(f"width must be whole, 1 to {MAX_WIDTH}, got {shown(self.width)}")
 
 
 class PaperExtractor(Embedder):

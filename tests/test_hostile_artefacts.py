@@ -6,6 +6,7 @@ import random
 import struct
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,11 @@ from fpkit.arch import ArchSpec
 from fpkit.artefacts import check_fields, member, parse_json, read_json, shown
 from fpkit.assets import append_line, save_safetensors_atomic
 from fpkit.cli_grade import find_submissions
-from fpkit.extractor import load_extractor
+from fpkit.extractor import Extractor, ExtractorConfig, load_extractor
 from fpkit.gallery import Gallery
 from fpkit.grading import _run, read_notebook
 from fpkit.lesson import Check, Lesson, checks_in
+from fpkit.paper import PaperConfig, PaperExtractor
 from fpkit.tensor_files import CHECKSUM, WEIGHTS_BYTES, encode_tensors, map_array, open_tensors
 from fpkit.zoo import Zoo, parse_model_id
 
@@ -415,6 +417,22 @@ def test_galleries_fit_together(tmp_path, header, reason):
     save_safetensors_atomic(path, tensors, metadata=metadata | header)
     with pytest.raises(ValueError, match=reason):
         Gallery.load(path, extractor_hash=hostile.HASH)
+
+
+@pytest.mark.parametrize("field", ["widths", "residual", "denoiser", "width"])
+def test_a_long_value_in_a_configuration_makes_no_long_message(tmp_path, field):
+    """Found by benchmarks/fuzz.py: 30 kB of text among the widths came back in the reason."""
+    paper = field in ("denoiser", "width")
+    kind, config = (
+        (PaperExtractor.kind, PaperConfig()) if paper else (Extractor.kind, ExtractorConfig())
+    )
+    values = asdict(config) | {field: ["x" * 30_000] * 2 if field == "widths" else "x" * 30_000}
+    metadata = {"kind": kind, "config": json.dumps(values)}
+    save_safetensors_atomic(tmp_path / "extractor.safetensors", {}, metadata=metadata)
+    (tmp_path / "extractor.json").write_text("{}")
+    with pytest.raises(ValueError, match="holds no fpkit extractor") as refused:
+        load_extractor(tmp_path)
+    assert len(str(refused.value)) < 1000
 
 
 def test_no_memory_is_taken_for_what_a_file_only_claims(tmp_path):
