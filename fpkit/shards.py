@@ -227,7 +227,7 @@ class RowReader:
         self._table: pq.ParquetFile | None = None
         self._column = ""
         self._rows: Iterator[bytes | None] = iter(())
-        self._next = 0  # row that comes next, -1: none
+        self._streamed, self._next = -1, 0  # row group that is read, row that comes next
         self._groups: list[int] = []  # first row of every row group, and the end
         self._broken: dict[int, str] = {}  # row groups of this file
 
@@ -251,8 +251,9 @@ class RowReader:
         if group in self._broken:
             raise ImageReadError(self._broken[group])
         try:
-            if not first <= self._next <= item.start:
-                self._rows, self._next = self._stream(group), first
+            if group != self._streamed or self._next > item.start:
+                self._rows = self._stream(group)
+                self._streamed, self._next = group, first
             while self._next < item.start:
                 next(self._rows)
                 self._next += 1
@@ -262,7 +263,7 @@ class RowReader:
             if isinstance(error, OSError) and error.errno in MACHINE:
                 raise
             reason = f"damaged Parquet, row group {group} ({_first_line(error)})"
-            self._broken[group], self._next = reason, -1
+            self._broken[group] = reason
             raise ImageReadError(reason) from error
         if data is None:
             raise ImageReadError("the row holds no bytes")
@@ -282,7 +283,7 @@ class RowReader:
             self._groups = [0, *accumulate(rows)]
         except OSError as error:
             raise told(error) from error
-        self._file, self._next, self._broken = item.file, -1, {}
+        self._file, self._streamed, self._broken = item.file, -1, {}
 
     def _group(self, row: int) -> tuple[int, int]:
         """The row group that a row lies in, and the first row of that."""

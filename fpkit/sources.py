@@ -61,7 +61,7 @@ def list_items(
         if not os.path.lexists(source):
             raise FileNotFoundError(errno.ENOENT, "no such file or folder", str(source))
         if source.is_dir():
-            yield from _of_folder(source, leave_out and os.path.realpath(leave_out))
+            yield from _of_folder(source, leave_out)
         elif _has_suffix(source.name):
             yield from _of_file(source)
         else:
@@ -99,13 +99,14 @@ def read_item(item: Item) -> bytes:
 # ---- folders and lists -------------------------------------------------------------------------
 
 
-def _of_folder(folder: Path, leave_out: str | None) -> Iterator[Item]:
+def _of_folder(folder: Path, leave_out: str | Path | None) -> Iterator[Item]:
+    out = os.stat(leave_out) if leave_out is not None and os.path.isdir(leave_out) else None
     waiting = [folder]
     while waiting:
         folder = waiting.pop()
-        if os.path.realpath(folder) == leave_out:
-            continue
         try:
+            if out is not None and os.path.samestat(os.stat(folder), out):
+                continue
             files, folders = _names(folder)
         except OSError as error:
             if error.errno in MACHINE:
