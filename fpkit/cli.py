@@ -22,6 +22,7 @@ from fpkit import (
     cli_attribute,
     cli_calibrate,
     cli_corpus,
+    cli_discover,
     cli_enrol,
     cli_export,
     cli_grade,
@@ -124,6 +125,7 @@ def build_parser() -> argparse.ArgumentParser:
         _fingerprint,
         _bench,
         _embed,
+        _discover,
         cli_lineage.add_to,
         cli_calibrate.add_to,
         cli_export.add_to,
@@ -347,6 +349,13 @@ def _bench(verbs: Verbs) -> None:
             parser.error(str(error))
 
     parser.set_defaults(check=check)
+
+
+def _discover(verbs: Verbs) -> None:
+    parser = cli_discover.add_to(verbs)
+    _far(parser, "images of models not enrolled that may be called like one")
+    _extractor(parser)
+    _batch(parser)
 
 
 def _embed(verbs: Verbs) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def add_to(verbs: Verbs) -> None:
-    """Declare ``calibrate-lineage`` and ``calibrate-verdicts``."""
+    """Declare ``calibrate-lineage``, ``calibrate-verdicts`` and ``calibrate-discovery``."""
     _declare(
         verbs,
         "calibrate-lineage",
@@ -32,6 +32,14 @@ def add_to(verbs: Verbs) -> None:
         "calibrate-verdicts",
         calibrate_verdicts,
         "let verify and identify say same, different or unsure with an extractor of yours",
+        random=160,
+        images=12,
+    )
+    _declare(
+        verbs,
+        "calibrate-discovery",
+        calibrate_discovery,
+        "let discover sort images with an extractor of yours",
         random=160,
         images=12,
     )
@@ -96,6 +104,23 @@ def calibrate_verdicts(arguments: argparse.Namespace) -> int:
         rows = [[name, found["pairs"].get(name, "-"), found["galleries"][name]]
                 for name in found["galleries"]]  # fmt: skip
         print_table(["on models that it was not fitted on", "pairs", "galleries"], rows)
+    return 0
+
+
+def calibrate_discovery(arguments: argparse.Namespace) -> int:
+    """Fit what clusters of an extractor's embeddings rest on, and write it onto its card."""
+    from fpkit.discovery import ENTRY
+    from fpkit.discovery_calibration import calibrate_discovery as calibrate
+    from fpkit.verdict_bank import embed_bank
+
+    extractor = _extractor(arguments)
+    bank = embed_bank(extractor, strangers=1, **_population(arguments))  # none is looked at
+    progress = sys.stderr.isatty()
+    calibration, report = calibrate(bank, seed=arguments.seed, progress=progress)
+    _write(arguments, ENTRY, extractor, calibration, report)
+    if not arguments.json:
+        rows = [[name, value] for name, value in report["held_out"].items() if value is not None]
+        print_table(["folders of models that it was not fitted on", ""], rows)
     return 0
 
 

@@ -79,7 +79,7 @@ def calibrate_discovery(
             projection, inside = fitted.projection, within_models(bank.of(mine))
             for _ in range(-(-folders // 4)):
                 folder = draw_folder(bank.of(theirs), generator, inside)
-                found.append(_judge(folder, projection, (fitted.threshold,))[0])
+                found.append(judge_folder(folder, projection, (fitted.threshold,))[0])
                 bar.update()
         calibration = _fit(bank, generator, folders, bar.update)
     ari, ratio, models = np.array(found).T
@@ -105,13 +105,13 @@ def _fit(
     total = np.zeros(len(THRESHOLDS))
     for _ in range(folders):
         folder = draw_folder(bank, generator, inside)
-        total += [ari for ari, _, _ in _judge(folder, projection, THRESHOLDS)]
+        total += [ari for ari, _, _ in judge_folder(folder, projection, THRESHOLDS)]
         advance()
     rounded = np.round(projection, 3).tolist()  # of scale 1 to 10: a card is no place for more
     return DiscoveryCalibration(projection=rounded, threshold=THRESHOLDS[int(total.argmax())])
 
 
-def _judge(
+def judge_folder(
     folder: tuple[FloatArray, NDArray[np.intp]], projection: Any, thresholds: tuple[float, ...]
 ) -> list[tuple[float, float, int]]:
     """For each threshold: adjusted Rand index, clusters over models, and models."""

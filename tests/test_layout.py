@@ -31,6 +31,7 @@ OUTER |= {
     "scatter",
     "model_maker",
     "synthesis_views",
+    "discovery_report",
 }
 
 # Left to right: a module never needs one to its right, not even through others.
@@ -124,6 +125,10 @@ CHAINS = [
     "checks checks_map teach",
     "extractor gallery verdicts estimators",
     "columns estimators",
+    "agglomeration discovery discovery_calibration cli_calibrate cli",
+    "extractor gallery verdicts discovery discovery_report cli_discover cli",
+    "verdict_bank discovery_calibration",
+    "names plots scatter discovery_report",
 ]
 
 # ---- imports -----------------------------------------------------------------------------------
