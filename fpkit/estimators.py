@@ -7,11 +7,9 @@ this module.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
-from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -211,7 +209,7 @@ class GalleryClassifier(ClassifierMixin, BaseEstimator):
     crops : int
         Assumed of images of which it is not known; so is `jpeg`.
     jpeg : bool
-        Whether they were compressed. A table with columns ``crops`` and ``jpeg_quality`` beside
+        Whether they were compressed. A table with columns ``crops`` and ``compressed`` beside
         ``embedding``, as `fpkit embed` writes it, says so itself.
 
     Attributes
@@ -367,9 +365,8 @@ class GalleryClassifier(ClassifierMixin, BaseEstimator):
         names = column_names(X)
         if "crops" in names:
             crops = np.array(column(X, "crops"), dtype=int)
-        if "jpeg_quality" in names:
-            qualities = column(X, "jpeg_quality")  # None, NaN or NA of what is no JPEG
-            jpeg = np.array([isinstance(q, Real) and not math.isnan(q) for q in qualities], bool)
+        if "compressed" in names:
+            jpeg = np.array(column(X, "compressed"), dtype=bool)
         return crops, jpeg
 
 

@@ -27,10 +27,12 @@ from sklearn.utils import estimator_checks
 
 from fpkit.assets import write_bytes_atomic
 from fpkit.columns import embedding_matrix, from_arrow, to_arrow
+from fpkit.corpus_unit import embed_unit
 from fpkit.estimators import FingerprintTransformer, GalleryClassifier
 from fpkit.extractor import Extractor, ExtractorConfig, load_extractor
 from fpkit.gallery import Gallery, centred_scores, template
 from fpkit.images import ImageReadError, write_png
+from fpkit.sources import list_items
 from fpkit.verdicts import Conditions, stored_verdicts
 
 DIM = 128
@@ -260,25 +262,22 @@ def test_verdicts_are_those_of_the_desk_one_by_one(sources):
     extractor = load_extractor()
     judge = stored_verdicts(extractor.card, extractor_hash=extractor.hash)
     crops = [1, 4, 9, 16, 2, 3] * 10
-    quality = [None, 90] * 30
+    compressed = [False, True] * 30
     table = pyarrow.table(
-        {"embedding": to_arrow(rows), "crops": crops, "jpeg_quality": quality, "error": [""] * 60}
+        {"embedding": to_arrow(rows), "crops": crops, "compressed": compressed, "error": [""] * 60}
     )
     enrolled = labels < "e"
     classifier = GalleryClassifier(far=0.1).fit(rows[enrolled], labels[enrolled])
     found = classifier.verdicts(table)
     for i, answer in enumerate(classifier.gallery_.identify(rows)):
-        conditions = Conditions(crops=crops[i], jpeg=quality[i] is not None)
+        conditions = Conditions(crops=crops[i], jpeg=compressed[i])
         expected = judge.identify(answer, classifier.gallery_, conditions, far=0.1)
         assert found[i].answer == expected.answer
         assert math.isclose(found[i].log_ratio, expected.log_ratio, abs_tol=1e-9)
         assert (found[i].accept, found[i].refuse) == (expected.accept, expected.refuse)
-    frame = table.to_pandas()  # where what is missing is NaN
-    assert classifier.verdicts(frame) == found
-    nullable = frame.assign(jpeg_quality=frame["jpeg_quality"].astype("Int64"))
-    assert classifier.verdicts(nullable) == found
+    assert classifier.verdicts(table.to_pandas()) == found
     assumed = GalleryClassifier(far=0.1, crops=9, jpeg=False).fit(rows[enrolled], labels[enrolled])
-    known = pandas.DataFrame({"embedding": list(rows), "crops": 9, "jpeg_quality": None})
+    known = pandas.DataFrame({"embedding": list(rows), "crops": 9, "compressed": False})
     assert assumed.verdicts(rows) == assumed.verdicts(known) != classifier.verdicts(rows)
 
 
@@ -377,6 +376,23 @@ def test_rows_without_an_embedding_are_counted(sources):
         to_arrow([1.0, 2.0])
 
 
+def test_tables_of_fpkit_embed_go_in(extractor, transformer, files, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    table = embed_unit(list(list_items([*files, tmp_path / "bad.png"])), extractor)
+    with pytest.raises(ValueError, match="1 of 8 rows have no embedding"):
+        embedding_matrix(table)
+    usable = table.filter(table["error"].is_null())
+    np.testing.assert_allclose(embedding_matrix(usable), transformer.transform(files), atol=1e-5)
+    named = GalleryClassifier().fit(usable, list("aabbccc")).predict(usable)
+    assert (
+        named.tolist()
+        == GalleryClassifier()
+        .fit(usable.to_pandas(), list("aabbccc"))
+        .predict(transformer.transform(files))
+        .tolist()
+    )
+
+
 # ---- in pipelines ------------------------------------------------------------------------------
 
 
@@ -403,7 +419,7 @@ def test_grid_search_over_both_steps(extractor, images):
 def test_strangers_in_a_cross_validation(sources):
     rows, labels = sources
     y = np.where(labels < "d", labels, "unknown")
-    frame = pandas.DataFrame({"embedding": list(rows), "crops": 16, "jpeg_quality": None})
+    frame = pandas.DataFrame({"embedding": list(rows), "crops": 16, "compressed": False})
     refusing = GalleryClassifier(far=0.05)
     open_set = cross_val_score(refusing, frame, y, cv=StratifiedKFold(5))
     closed = cross_val_score(GalleryClassifier(), frame, y, cv=StratifiedKFold(5))
