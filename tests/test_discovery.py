@@ -360,7 +360,7 @@ def test_the_verb_on_a_folder_and_on_its_embeddings(extractor, folder, tmp_path,
     assert run(capsys, "enrol", gallery, folder, *options)[0] == 0
     words = ("--gallery", gallery, "--out", map_, "--strict", *options)
     code, out, err = run(capsys, "discover", folder, *words)
-    assert code == 1 and "8 images:" in out and "nearest" in out and "no calibration" in err
+    assert code == 1 and "8 images:" in out and "nearest" in out and "not calibrated" in err
     assert map_.read_text().startswith("<!DOCTYPE html>")
 
 
