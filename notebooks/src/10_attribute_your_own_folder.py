@@ -2,7 +2,7 @@
 # # Which network made the images in your folder?
 #
 # You have a folder of images for each of some generators, and new images whose maker you want to
-# know. In this last lesson you do the whole job: look at the folder, enrol its models, measure
+# know. In this lesson you do the whole job: look at the folder, enrol its models, measure
 # honestly how far the answers can be trusted, let the computer say "unsure", and write it down.
 
 # %%
@@ -436,6 +436,7 @@ teach.show(desk.static())
 # ## Where to go next
 #
 # - A folder of your own: give it as `my_folder` above, or `fpkit app`.
+# - A folder of images without any names: lesson 11.
 # - The same from a shell: `fpkit enrol my.gallery FOLDER`, `fpkit identify my.gallery IMAGE`,
 #   `fpkit bench FOLDER --method extractor --method colour`.
 # - How the extractor was made and where it fails: `docs/attribution.md`.
