@@ -10,6 +10,7 @@
 from fpkit.arch import AXES, EXTENDED, PAPER, ArchSpace, ArchSpec, model_id
 from fpkit.bench import bench
 from fpkit.coherence import spectral_coherence
+from fpkit.corpus import read_embeddings
 from fpkit.decoders import RandomDecoder
 from fpkit.encoder import load_encoder
 from fpkit.extractor import Extractor, ExtractorConfig, load_extractor
@@ -80,6 +81,7 @@ __all__ = [
     "preset_plan",
     "procedural_images",
     "radial_profile",
+    "read_embeddings",
     "read_image",
     "read_images",
     "real_fingerprints",
