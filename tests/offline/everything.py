@@ -64,6 +64,8 @@ def verbs(folder: Path) -> Iterator[str]:
     yield "bench"
     run("embed", images, "--out", folder / "embeddings", *small)
     yield "embed"
+    run("discover", images, "--gallery", gallery, "--out", folder / "clusters.html", *small)
+    yield "discover"
     run("lineage", gallery, images / "down", *small)
     yield "lineage"
     run("zoo", "summary", zoo)
@@ -89,6 +91,8 @@ def long_verbs(folder: Path) -> Iterator[str]:
         Extractor(ExtractorConfig(widths=(8, 8), positions=1, dim=16)).save(folder / "tiny")
     run("calibrate-lineage", folder / "tiny", "--random", 44, "--images", 4)
     yield "calibrate-lineage"
+    run("calibrate-discovery", folder / "tiny", "--random", 40, "--images", 4)
+    yield "calibrate-discovery"
     run("calibrate-verdicts", folder / "tiny", "--random", 44, "--images", 4, "--strangers", 24)
     yield "calibrate-verdicts"
     run("export-onnx", folder / "extractor.onnx", "--extractor", "small")
