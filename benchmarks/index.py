@@ -48,7 +48,10 @@ class Clock:
         wall, busy = time.perf_counter(), time.process_time()
         found = work(*arguments)
         self.seconds[name] = time.perf_counter() - wall, time.process_time() - busy
-        print(f"{name:>28} {self.seconds[name][0]:9.2f} s {self.seconds[name][1]:9.2f} s busy")
+        print(
+            f"{name:>28} {self.seconds[name][0]:9.2f} s {self.seconds[name][1]:9.2f} s busy",
+            flush=True,
+        )
         return found
 
 
@@ -78,9 +81,9 @@ def megabytes(path: Path) -> float:
     return path.stat().st_size / 1e6
 
 
-def peak() -> float:
-    """GB of memory that this process had at most."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+def resident() -> float:
+    """GB of memory that this process has now."""
+    return int(Path("/proc/self/statm").read_text("utf-8").split()[1]) * 4096 / 1e9
 
 
 def ask(gallery: Gallery, probes: Points) -> tuple[np.ndarray, list]:
@@ -118,6 +121,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
         clock("index, first question", gallery.identify, probes[:1])
         gallery = clock("load again", lambda: Gallery.load(path, extractor_hash="benchmark"))
         clock("first question then", gallery.identify, probes[:1])
+        held = resident()
         times, answers = ask(gallery, probes)
         exact = clock("scan for the truth", lambda: gallery.identify(probes, exact=True))
         right = [a.model == b.model for a, b in zip(answers, exact, strict=True)]
@@ -126,10 +130,11 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
         new /= np.linalg.norm(new, axis=1, keepdims=True)  # as templates are: each finds itself
 
         def enrol() -> None:
-            with Gallery.edit(path, extractor_hash="benchmark", dim=gallery.dim) as edited:
-                for place, row in enumerate(new):
-                    edited.enrol(f"new-{place}", row[None])
+            with Gallery.edit(path, extractor_hash="benchmark", dim=new.shape[1]) as edited:
+                for turn, row in enumerate(new):
+                    edited.enrol(f"new-{turn}", row[None])
 
+        del gallery
         clock(f"enrol {MORE} more, in its file", enrol)
         gallery = Gallery.load(path, extractor_hash="benchmark")
         found = clock("first question then again", gallery.identify, new)
@@ -143,7 +148,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
             "recall_at_1_new": float(np.mean([a.score > 1 - 1e-6 for a in found])),
             "gallery_mb": megabytes(path),
             "index_mb": megabytes(index_path(path)),
-            "peak_gb": peak(),
+            "resident_gb": held,
+            "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
         }
     result |= {f"{name}_s": wall for name, (wall, _) in clock.seconds.items()}
     result |= {f"{name}_busy_s": busy for name, (_, busy) in clock.seconds.items()}

@@ -141,11 +141,6 @@ ENGINES = {"fpkit (faiss lists)": lists, "faiss HNSW": faiss_hnsw, "usearch": us
            "hnswlib": hnswlib, "LanceDB": lancedb}  # fmt: skip
 
 
-def resident() -> float:
-    """MB of memory in use now."""
-    return int(Path("/proc/self/statm").read_text("utf-8").split()[1]) * 4096 / 1e6
-
-
 def compare(population: Population, models: int, questions: int) -> None:
     """Print one row for every library and effort."""
     middles, kin = population.models(models)
@@ -154,28 +149,26 @@ def compare(population: Population, models: int, questions: int) -> None:
     rows = unit(means - centre)
     queries = unit(next(population.images(middles[:questions], kin[:questions], 1)) - centre)
     best = np.concatenate([(part @ rows.T).max(axis=1) for part in np.array_split(queries, 50)])
-    columns = ["library", "effort", "p50 ms", "p99 ms", "recall@1", "build s", "memory MB"]
+    columns = ["library", "effort", "p50 ms", "p99 ms", "recall@1", "build s"]
     print_row([*columns, "disk MB", f"add {NEW} s"])
-    print_row(["---", "---", *["--:"] * 7])
+    print_row(["---", "---", *["--:"] * 6])
     times = [1e3 * clocked(lambda q=query: (rows @ q).argmax())[0] for query in queries[:100]]
     middle, worst = (f"{np.quantile(times, share):.2f}" for share in (0.5, 0.99))
-    exact = ["all scores, float32", "", middle, worst, "1", "", f"{rows.nbytes / 1e6:.0f}"]
-    print_row([*exact, "", ""])
+    exact = ["all scores, float32", "", middle, worst, "1", "", f"{rows.nbytes / 1e6:.0f}", ""]
+    print_row(exact)
     for name, build in ENGINES.items():
-        before = resident()
         try:
             made = build(rows)
             seconds, engine = clocked(lambda m=made: next(m))
         except ImportError:
-            print_row([name, "not installed", *[""] * 7])
+            print_row([name, "not installed", *[""] * 6])
             continue
-        memory = resident() - before
         with tempfile.TemporaryDirectory() as folder:
             engine.write(Path(folder))
             disk = sum(file.stat().st_size for file in Path(folder).iterdir()) / 1e6
         found = [(effort, asked(search, queries, rows, best)) for effort, search in engine.searches]
         adding = clocked(lambda e=engine: e.add(rows[:NEW] * np.float32(0.999)))[0]
-        of_all = f"{seconds:.1f}", f"{memory:.0f}", f"{disk:.0f}", f"{adding:.3f}"
+        of_all = f"{seconds:.1f}", f"{disk:.0f}", f"{adding:.3f}"
         for effort, (p50, p99, recall) in found:
             print_row([name, effort, f"{p50:.2f}", f"{p99:.2f}", f"{recall:.4f}", *of_all])
         del engine
