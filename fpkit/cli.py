@@ -361,6 +361,7 @@ def _discover(verbs: Verbs) -> None:
 def _embed(verbs: Verbs) -> None:
     parser = cli_corpus.add_to(verbs)
     _extractor(parser)
+    parser.set_defaults(device=None)  # with --ray: GPUs, where there are any
     _batch(parser)
 
 

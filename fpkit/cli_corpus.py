@@ -51,6 +51,7 @@ def add_to(verbs: Verbs) -> argparse.ArgumentParser:
     add("--precision", choices=get_args(Precision), default="float32", help="of the network")
     add("--workers", type=int, metavar="N", help="threads that decode and embed (one per core)")
     add("--retry-errors", action="store_true", help="do units with errors again")
+    add("--ray", metavar="ADDRESS", help="use processes of Ray: local, or auto or HOST:PORT")
     parser.set_defaults(go_on="again")
     return parser
 
@@ -59,12 +60,19 @@ def embed(arguments: argparse.Namespace) -> int:
     """Embed what is not embedded yet."""
     from fpkit.corpus import Corpus, embed_corpus
     from fpkit.corpus_plan import PLAN, UNIT, CorpusConfig
+    from fpkit.ray_run import Processor, embed_on_ray
     from fpkit.shards import pyarrow_parquet
 
     try:
         pyarrow_parquet()
     except ModuleNotFoundError as error:
         raise ValueError(str(error)) from error
+    processor = arguments.device
+    if arguments.ray is not None:
+        if processor not in (None, *get_args(Processor)):
+            raise ValueError(f"--device is cpu or cuda with --ray, got {processor}")
+        arguments.device = None  # the processes have it
+    arguments.device = arguments.device or "cpu"
     extractor = open_extractor(arguments)
     out = Path(arguments.out)
     unit = arguments.unit
@@ -79,13 +87,24 @@ def embed(arguments: argparse.Namespace) -> int:
     )
     corpus = Corpus.plan(out, config)
     with progress(corpus, retry_errors=arguments.retry_errors) as on_images:
-        summary = embed_corpus(
-            corpus,
-            extractor,
-            workers=arguments.workers,
-            retry_errors=arguments.retry_errors,
-            on_images=on_images,
-        )
+        if arguments.ray is not None:
+            summary = embed_on_ray(
+                corpus,
+                address=arguments.ray,
+                extractor=arguments.extractor,
+                processor=processor,
+                workers=arguments.workers,
+                retry_errors=arguments.retry_errors,
+                on_images=on_images,
+            )
+        else:
+            summary = embed_corpus(
+                corpus,
+                extractor,
+                workers=arguments.workers,
+                retry_errors=arguments.retry_errors,
+                on_images=on_images,
+            )
     if arguments.json:
         facts = {"images": summary.images, "errors": summary.errors, "new": summary.new}
         print_json({"out": str(out), "units": len(corpus.counts)} | facts)

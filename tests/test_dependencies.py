@@ -73,7 +73,7 @@ def test_every_dependency_is_used_and_every_import_declared(audit):
     assert not wrong
     how = {row["package"]: row["declared"] for row in rows}
     assert how["torch"] == "dependency" and how["umap-learn"] == "extra"
-    assert how["scipy"] == "comes with umap-learn"
+    assert how["scipy"] == "comes with scikit-learn"
 
 
 def test_a_stray_import_and_an_idle_dependency_are_found(audit, tmp_path):

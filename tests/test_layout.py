@@ -122,6 +122,7 @@ CHAINS = [
     "verdicts evidence corpus_unit",
     "embedder corpus_unit",
     "locks corpus",
+    "corpus ray_run cli_corpus",
     "checks checks_map teach",
     "extractor gallery verdicts estimators",
     "columns estimators",
@@ -447,7 +448,8 @@ def test_conda_environment_is_in_step(project):
     lowest = {str(spec) for spec in python_range.specifier if spec.operator == ">="}
     assert lowest == {project["requires-python"]}
     assert pip["pip"][0] == "-c constraints.txt"
-    extras = ",".join(sorted(project["optional-dependencies"].keys() - {"audit"}))
+    # no student audits, or has a cluster
+    extras = ",".join(sorted(project["optional-dependencies"].keys() - {"audit", "cluster"}))
     assert pip["pip"][1:] == [f"-e .[{extras}]"]
 
 
