@@ -134,8 +134,10 @@ class _UnitProcess:
                 found["images"], found["errors"] = self._do(unit)
             except (OSError, ValueError) as error:  # Ray would hide its text in a trace
                 found["wrong"] = f"{error} (on {platform.node()})"
-                if isinstance(error, OSError):
-                    found["errno"] = error.errno or errno.EIO
+                if isinstance(error, OSError) and error.errno:
+                    where = f": {error.filename}" if error.filename else ""
+                    found["wrong"] = f"{error.strerror}{where} (on {platform.node()})"
+                    found["errno"] = error.errno
             for name, value in ({"unit": unit} | found).items():
                 result[name].append(value)
         return result
@@ -258,6 +260,11 @@ def _results(
 @contextmanager
 def _connected(address: str, processes: int | None) -> Iterator[None]:
     """Ray, unless this process has one already; what it prints goes to standard error."""
+    if "://" in address:
+        raise ValueError(
+            f"the address of a Ray is local, auto or HOST:PORT, got {address}: give the command "
+            "on a machine of the cluster"
+        )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else Ray reports to its makers
     try:
         import ray.data
@@ -266,11 +273,6 @@ def _connected(address: str, processes: int | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    if "://" in address:
-        raise ValueError(
-            f"the address of a Ray is local, auto or HOST:PORT, got {address}: give the command "
-            "on a machine of the cluster"
-        )
     options: dict[str, Any] = {}
     if address == "local":
         cores = max(_cores(), processes or 1)
