@@ -244,9 +244,8 @@ def test_faiss_is_asked_for_by_its_extra(big, monkeypatch):
 
 
 def test_verdicts_in_a_big_gallery_are_those_of_all_scores(big, monkeypatch):
-    calibration = stored_verdicts(
-        fp.load_extractor("small").card, extractor_hash=fp.load_extractor("small").hash
-    )
+    extractor = fp.load_extractor("small")
+    calibration = stored_verdicts(extractor.card, extractor_hash=extractor.hash)
     conditions = Conditions(crops=4, jpeg=False)
     probes = directions(3000)[:40:8]
     found = big.identify(probes)
