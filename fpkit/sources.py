@@ -127,7 +127,7 @@ def _names(folder: Path) -> tuple[list[str], list[str]]:
                 continue
             if entry.is_dir(follow_symlinks=False):
                 folders.append(entry.name)
-            elif _has_suffix(entry.name) and not entry.is_dir():  # that would be a link to one
+            elif _has_suffix(entry.name) and not os.path.isdir(entry.path):  # a link to one
                 files.append(entry.name)
     return sorted(files), sorted(folders)
 

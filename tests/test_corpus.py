@@ -101,11 +101,14 @@ def test_a_tree_is_listed_by_name_without_hidden_files_links_to_folders_and_the_
     (tmp_path / "loop").symlink_to(tmp_path)
     (tmp_path / "folder.png").symlink_to(tmp_path)
     (tmp_path / "link.png").symlink_to(tmp_path / "z.png")
+    (tmp_path / "circle.png").symlink_to(tmp_path / "circle.png")
     found = list(list_items([tmp_path], leave_out=tmp_path / "out"))
-    wanted = ["link.png", "z.png", "a/x/3.webp", "b/1.JPG", "b/2.png"]
+    wanted = ["circle.png", "link.png", "z.png", "a/x/3.webp", "b/1.JPG", "b/2.png"]
     assert names(found, tmp_path) == wanted
     assert {item.kind for item in found} == {"file"}
     assert [os.fsdecode(item.file) for item in found] == [str(tmp_path / name) for name in wanted]
+    with pytest.raises(ImageReadError, match="symbolic links"):
+        read_item(found[0])
 
 
 def test_a_list_may_name_anything_and_twice(tmp_path, monkeypatch):
