@@ -180,11 +180,12 @@ def spectral(extractor: Embedder, arguments: argparse.Namespace) -> tuple[Spectr
 def threshold_only(bank: Bank, *, folders: int, seed: int = 0) -> DiscoveryCalibration:
     """No direction counts more than another: what is calibrated is the threshold."""
     generator, inside, same = np.random.default_rng(seed), within_models(bank), np.eye(DIM)
-    total = np.zeros(len(THRESHOLDS))
+    levels = tuple(np.geomspace(0.3, 4, 31).tolist())  # spectra that were not projected lie wider
+    total = np.zeros(len(levels))
     for _ in range(folders):
         folder = draw_folder(bank, generator, inside)
-        total += [ari for ari, _, _ in judge_folder(folder, same, THRESHOLDS)]
-    return DiscoveryCalibration(projection=same.tolist(), threshold=THRESHOLDS[total.argmax()])
+        total += [ari for ari, _, _ in judge_folder(folder, same, levels)]
+    return DiscoveryCalibration(projection=same.tolist(), threshold=levels[total.argmax()])
 
 
 def real(arguments: argparse.Namespace) -> bool:

@@ -68,6 +68,29 @@ def test_distance_of_two_clusters_by_hand():
     assert merge(means, sizes, gap + 1e-3).tolist() == [0, 0]
 
 
+@pytest.mark.parametrize("size", [1, 500])  # large ones: a merged one may come nearer to others
+def test_merging_is_what_a_search_through_all_pairs_does(size):
+    points = np.random.default_rng(2).normal(size=(40, 2))
+    for threshold in (0.5, 1.0, 2.0):
+        groups = [[i] for i in range(40)]
+        while len(groups) > 1:
+            gaps = {}
+            for i in range(len(groups)):
+                for j in range(i):
+                    v, w = (size * len(groups[k]) / (1 + size * len(groups[k]) / 8) for k in (i, j))
+                    away = points[groups[i]].mean(axis=0) - points[groups[j]].mean(axis=0)
+                    gaps[i, j] = np.sqrt(2 * v * w / (v + w)) * np.linalg.norm(away)
+            i, j = min(gaps, key=gaps.get)
+            if gaps[i, j] > threshold:
+                break
+            groups[j] += groups.pop(i)
+        expected = np.empty(40, int)
+        for place, group in enumerate(groups):
+            expected[group] = place
+        found = merge(points, np.full(40, size), threshold)
+        assert adjusted_rand_score(expected, found) == 1
+
+
 def test_one_model_stays_whole_however_many_images_it_has():
     generator = np.random.default_rng(1)
     for count in (20, 400):
@@ -236,6 +259,14 @@ def test_the_projection_ignores_what_varies_within_models(bank):
     assert seen[-1] < 0.4 * seen[:8].min()
     inside = within_models(bank)
     assert inside[-1, -1] > 10 * np.diag(inside)[:8].max()
+
+
+def test_the_directions_kept_are_those_in_which_models_differ(bank, monkeypatch):
+    monkeypatch.setattr(discovery_calibration, "DIMENSIONS", 4)
+    projection = fit_projection(bank)
+    assert projection.shape == (16, 4)
+    seen = np.linalg.norm(projection[:8], axis=0)
+    assert (seen > 5 * np.linalg.norm(projection[8:], axis=0)).all()
 
 
 def test_quarters_of_images_are_images(bank):
