@@ -117,12 +117,10 @@ def merge(means: Points, sizes: NDArray[np.integer], threshold: float) -> Labels
         row[~alive], row[i] = np.inf, np.inf
         away[i] = away[:, i] = row
         away[j] = away[:, j] = np.inf
-        # a mean that moved may come nearer to some, and is no longer the nearest of others
+        # a mean that came nearer to others has them in its own row
         for k in np.flatnonzero(alive & ((nearest == i) | (nearest == j))).tolist() + [i]:
             nearest[k] = away[k].argmin()
             gap[k] = away[k, nearest[k]]
-        closer = alive & (row < gap)
-        nearest[closer], gap[closer] = i, row[closer]
     return _in_order(label)
 
 
