@@ -46,12 +46,12 @@ def tree(tmp_path_factory) -> Path:
     return folder
 
 
-def planned(out: Path, tree: Path, weights: Path) -> Corpus:
+def planned(out: Path, tree: Path, weights: Path, unit: int = UNIT) -> Corpus:
     extractor = load_extractor(weights)
     return Corpus.plan(
         out,
         CorpusConfig(
-            sources=(str(tree),), extractor_hash=extractor.hash, dim=extractor.dim, unit=UNIT
+            sources=(str(tree),), extractor_hash=extractor.hash, dim=extractor.dim, unit=unit
         ),
     )
 
@@ -176,21 +176,32 @@ def test_a_finished_run_needs_no_ray(alone, tree, weights, monkeypatch):
 
 # ---- with Ray ----------------------------------------------------------------------------------
 
+# stops one process at its work, and kills it once the other one has done a unit meanwhile
 KILLING = """
-import json, os, signal, sys
+import json, signal, sys
 import psutil
 from fpkit.corpus import Corpus
 from fpkit.ray_run import embed_on_ray
 
-killed = []
+stopped, killed = [], []
+
+
+def at_work():
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if "_UnitProcess" in " ".join(process.cmdline()):
+                yield process
+        except psutil.Error:
+            pass
 
 
 def on_images(count):
-    busy = [p for p in psutil.Process().children(recursive=True)
-            if p.name().startswith("ray::") and "_UnitProcess" in " ".join(p.cmdline())]
-    if not killed and len(busy) == 2:
-        killed.append(busy[0].pid)
-        os.kill(busy[0].pid, signal.SIGKILL)
+    if not stopped:
+        stopped.append(next(at_work()))
+        stopped[0].send_signal(signal.SIGSTOP)
+    elif not killed and any(process != stopped[0] for process in at_work()):
+        stopped[0].send_signal(signal.SIGKILL)
+        killed.append(stopped[0].pid)
 
 
 summary = embed_on_ray(
@@ -207,17 +218,21 @@ def with_ray():
 
 @pytest.mark.slow
 def test_every_image_is_there_once_when_one_of_two_processes_is_killed(
-    with_ray, tmp_path, tree, weights, alone
+    with_ray, tmp_path, tree, weights
 ):
-    out = tmp_path / "out"
-    planned(out, tree, weights)
-    script = [sys.executable, "-c", KILLING, str(out), str(weights)]
+    listed = tmp_path / "images.txt"  # as many as last until both processes are there
+    listed.write_text("\n".join(map(str, sorted(tree.iterdir()) * 60)))
+    alone, shared = (
+        planned(tmp_path / name, listed, weights, unit=60) for name in ("alone", "shared")
+    )
+    embed_corpus(alone, load_extractor(weights))
+    script = [sys.executable, "-c", KILLING, str(shared.folder), str(weights)]
     result = subprocess.run(script, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert json.loads(result.stdout) == [IMAGES, 1, IMAGES, 1], result.stderr
-    assert "_UnitProcess" in result.stderr  # Ray says that it begins a task again
-    assert parts(out) == parts(alone)
-    assert sorted(read_embeddings(out)["path"].to_pylist()) == sorted(map(str, tree.iterdir()))
+    assert json.loads(result.stdout) == [60 * IMAGES, 60, 60 * IMAGES, 1], result.stderr
+    assert parts(shared.folder) == parts(alone.folder)
+    paths = read_embeddings(shared.folder)["path"].to_pylist()
+    assert "\n".join(paths) == listed.read_text()
 
 
 @pytest.mark.slow
