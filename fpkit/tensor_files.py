@@ -86,7 +86,7 @@ class TensorFile:
         unknown = set() if others else self.layout.keys() - wanted.keys()
         if missing or unknown:
             raise ValueError(names_of("tensor", missing, unknown))
-        for name in wanted.keys() & self.layout.keys():
+        for name in sorted(wanted.keys() & self.layout.keys()):
             tensor, (dtype, shape) = wanted[name], self.layout[name]
             if shape != tuple(tensor.shape):
                 raise ValueError(

@@ -270,6 +270,8 @@ def test_two_who_add_to_one_zoo_lose_nothing(tmp_path):
 @pytest.fixture
 def stop_after(monkeypatch):
     """Send this process a signal when the extractor has embedded `count` images."""
+    # a shell has the jobs that it starts in the background ignore Ctrl-C
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def prepare(count: int, number: int) -> list[int]:
         embed, calls = Extractor.embed, []
@@ -283,7 +285,8 @@ def stop_after(monkeypatch):
         monkeypatch.setattr(Extractor, "embed", counted)
         return calls
 
-    return prepare
+    yield prepare
+    signal.signal(signal.SIGINT, before)
 
 
 @posix
