@@ -42,6 +42,7 @@ class DeskControls:
         self.clear = _button("Clear", "Take all images off the desk", width="90px")
         self.cancel = _button("Cancel", "End the work in the background", width="90px")
         self.far = _dropdown("false accepts", width="200px")
+        self.far.style.description_width = "initial"  # longer than the others
         self.offer_far(FARS[2])
         self.shown, self.against = _dropdown("look at"), _dropdown("against")
         self.enrolled, self.table = ipywidgets.HTML(), ipywidgets.HTML()
