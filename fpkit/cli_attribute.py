@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -22,13 +22,15 @@ from fpkit.cli_io import (
     print_json,
     writable,
 )
-from fpkit.images import ImageReadError, read_images
+from fpkit.images import ImageReadError, load_image, read_images
 from fpkit.names import visible
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from fpkit.extractor import Extractor
+
+T = TypeVar("T")
 
 
 def open_extractor(arguments: argparse.Namespace) -> Extractor:
@@ -38,21 +40,32 @@ def open_extractor(arguments: argparse.Namespace) -> Extractor:
     return load_extractor(arguments.extractor, device=checked_device(arguments.device))
 
 
-def embed_readable(
-    extractor: Extractor, paths: list[Path], skipped: Skipped | None
-) -> Iterator[tuple[Path, np.ndarray]]:
-    """Path and embedding (d,) of every image that can be used; without `skipped`, raise."""
-    progress = tqdm(paths, unit="image", disable=None if len(paths) > 8 else True, leave=False)
-    for path, image in read_images(progress, on_error=skipped):
+def each_usable(
+    paths: list[Path], use: Callable[[Tensor, bytes], T], skipped: Skipped | None
+) -> Iterator[tuple[Path, T]]:
+    """Path of every image, and what `use` makes of its pixels and the bytes of its file.
+
+    Images that cannot be read, or of which it makes a ValueError, go to `skipped`; without one
+    that error is raised.
+    """
+    for path in image_progress(paths):
         try:
-            embedding = extractor.embed([image])[0].numpy()
-        except ValueError as error:
-            bad = ImageReadError(f"{path}: {error}")
+            image, data = load_image(path)
+            try:
+                made = use(image, data)
+            except ValueError as error:
+                raise ImageReadError(f"{path}: {error}") from error
+        except ImageReadError as error:
             if skipped is None:
-                raise bad from error
-            skipped(bad)
+                raise
+            skipped(error)
         else:
-            yield path, embedding
+            yield path, made
+
+
+def image_progress(paths: list[Path]) -> Iterable[Path]:
+    """`paths` with a progress bar, if they are many and somebody watches."""
+    return tqdm(paths, unit="image", disable=None if len(paths) > 8 else True, leave=False)
 
 
 def fingerprint(arguments: argparse.Namespace) -> int:

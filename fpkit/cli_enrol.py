@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm import tqdm
 
-from fpkit.cli_attribute import open_extractor
+from fpkit.cli_attribute import image_progress, open_extractor
 from fpkit.cli_io import Skipped, Verbs, add_verb, note, plural, print_json, print_table
 from fpkit.embedding_cache import image_hash
 from fpkit.folders import list_models
@@ -125,7 +124,7 @@ def _parts(
     """Embeddings of the images that can be used and are not enrolled, a part every `EVERY` s."""
     part, began = _Part(embeddings=[], images=[]), time.monotonic()
     seen = set(enrolled)
-    for path, image in read_images(_progress(paths), on_error=skipped):
+    for path, image in read_images(image_progress(paths), on_error=skipped):
         key = image_hash(image)
         if key in seen:
             part.known += 1
@@ -145,7 +144,3 @@ def _parts(
 
 def _embedded(extractor: Extractor, image: Tensor) -> np.ndarray:
     return extractor.embed([image])[0].numpy()
-
-
-def _progress(paths: list[Path]) -> Iterator[Path]:
-    return iter(tqdm(paths, unit="image", disable=None if len(paths) > 8 else True, leave=False))

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fpkit.cli_attribute import embed_readable, open_extractor
+from fpkit.cli_attribute import each_usable, open_extractor
 from fpkit.cli_io import Skipped, Verbs, add_verb, note, print_json, print_table
 from fpkit.folders import list_folders, list_images, list_models
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from fpkit.lineage import Relative
 
 
@@ -65,8 +67,12 @@ def lineage(arguments: argparse.Namespace) -> int:
     models = _models(folder, skipped)
     total = skipped.count + sum(map(len, models.values()))
     answers: list[tuple[str, int, list[Relative]]] = []
+
+    def embedded(image: Tensor, _: bytes) -> np.ndarray:
+        return extractor.embed([image])[0].numpy()
+
     for model, paths in models.items():
-        embeddings = [embedding for _, embedding in embed_readable(extractor, paths, skipped)]
+        embeddings = [row for _, row in each_usable(paths, embedded, skipped)]
         if not embeddings:
             note(f"{model}: no readable image, left out")
             continue

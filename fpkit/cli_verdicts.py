@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
-from fpkit.cli_attribute import open_extractor
+from fpkit.cli_attribute import each_usable, open_extractor
 from fpkit.cli_io import Skipped, expand, note, print_json, print_table, writable
-from fpkit.images import ImageReadError, read_images
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from fpkit.evidence import ImageEvidence
     from fpkit.extractor import Extractor
     from fpkit.verdicts import Scale, Verdict, VerdictCalibration
@@ -146,18 +146,13 @@ def look(extractor: Extractor, paths: list[Path], skipped: Skipped | None) -> It
     from fpkit.evidence import gather_evidence
 
     crop = extractor.config.crop
-    progress = tqdm(paths, unit="image", disable=None if len(paths) > 8 else True, leave=False)
-    for path, image in read_images(progress, on_error=skipped):
-        try:
-            embedding = extractor.embed([image])[0].numpy()
-            evidence = gather_evidence(image, source=path, crop=crop, grid=CROPS_PER_SIDE)
-        except ValueError as error:
-            bad = ImageReadError(f"{path}: {error}")
-            if skipped is None:
-                raise bad from error
-            skipped(bad)
-        else:
-            yield Seen(path=path, embedding=embedding, evidence=evidence)
+
+    def both(image: Tensor, data: bytes) -> tuple[np.ndarray, ImageEvidence]:
+        embedding = extractor.embed([image])[0].numpy()
+        return embedding, gather_evidence(image, source=data, crop=crop, grid=CROPS_PER_SIDE)
+
+    for path, (embedding, evidence) in each_usable(paths, both, skipped):
+        yield Seen(path=path, embedding=embedding, evidence=evidence)
 
 
 def verdict_facts(verdict: Verdict | None) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from fpkit.embedder import CROPS_PER_SIDE, Embedder
 from fpkit.evidence import ImageEvidence, conditions, gather_evidence
 from fpkit.folders import list_images, list_models
 from fpkit.gallery import Gallery
-from fpkit.images import ImageReadError, decode_image, read_image
+from fpkit.images import ImageReadError, decode_image, load_image
 from fpkit.jail import Jail
 from fpkit.names import visible
 from fpkit.spectral_correlation import log_spectrum, reference_spectrum
@@ -35,13 +35,13 @@ MAX_UPLOAD_PIXELS = 16_000_000  # 4000 x 4000: an upload waits in memory with al
 class Source:
     """An image that may be read: its name, and what reads it or raises ImageReadError.
 
-    Names are as :func:`fpkit.names.visible` spells them: they go to the page. ``file`` is where
-    the image comes from, if it is no tensor: how it was compressed is read there.
+    Names are as :func:`fpkit.names.visible` spells them: they go to the page. ``load`` gives the
+    image (3, h, w) and the bytes of its file, or None if it is no file: read once, so that what is
+    said of a file is said of these pixels, and a jail is not asked a second time.
     """
 
     name: str
-    read: Callable[[], Tensor]
-    file: Path | bytes | None = None
+    load: Callable[[], tuple[Tensor, bytes | None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +117,8 @@ def from_files(
 
     def source(path: Path, name: str) -> Source:
         if jail is None:
-            return Source(name=name, read=lambda: read_image(path), file=path)
-        return Source(name=name, read=lambda: jail.read(path, name), file=path)
+            return Source(name=name, load=lambda: load_image(path))
+        return Source(name=name, load=lambda: jail.load(path, name))
 
     return [source(path, visible(name)) for path, name in zip(paths, titles, strict=True)]
 
@@ -126,7 +126,7 @@ def from_files(
 def from_images(images: Iterable[Tensor], *, name: str = "image") -> list[Source]:
     """Sources of images (3, h, w) in [0, 1] that are there already, numbered from 1."""
     return [
-        Source(name=f"{name} {i}", read=lambda image=image: image)  # type: ignore[misc]
+        Source(name=f"{name} {i}", load=lambda image=image: (image, None))  # type: ignore[misc]
         for i, image in enumerate(images, start=1)
     ]
 
@@ -191,13 +191,14 @@ def _asked_for(folder: str | Path, jail: Jail | None) -> Iterator[Path]:
 def from_uploads(uploads: Iterable[Uploaded]) -> list[Source]:
     """Sources of uploaded files; those that were refused raise that reason."""
 
-    def read(upload: Uploaded, name: str) -> Tensor:
+    def load(upload: Uploaded, name: str) -> tuple[Tensor, bytes]:
         if upload.refused:
             raise ImageReadError(f"{name}: {upload.refused}")
-        return decode_image(upload.content, name=name, max_pixels=MAX_UPLOAD_PIXELS)
+        data = upload.content
+        return decode_image(data, name=name, max_pixels=MAX_UPLOAD_PIXELS), data
 
     return [
-        Source(name=name, read=partial(read, upload, name), file=upload.content)
+        Source(name=name, load=partial(load, upload, name))
         for upload in uploads
         for name in [visible(upload.name)]
     ]
@@ -211,11 +212,11 @@ def measure(source: Source, extractor: Embedder) -> Measured:
     ImageReadError
         If it cannot be read, or is smaller than one crop.
     """
-    image = source.read()
+    image, data = source.load()
     try:
         embedding = extractor.embed([image])[0].numpy()
         evidence = gather_evidence(
-            image, source=source.file, crop=extractor.config.crop, grid=CROPS_PER_SIDE
+            image, source=data, crop=extractor.config.crop, grid=CROPS_PER_SIDE
         )
     except ValueError as error:
         raise ImageReadError(f"{source.name}: {error}") from error

@@ -57,9 +57,14 @@ def read_image(path: str | Path, *, max_pixels: int = 64_000_000) -> Tensor:
     orientation is NOT applied: the array is as stored, as the JPEG grid and the generator's axes
     are; rotating by 90 degrees would swap horizontal and vertical frequencies.
     """
+    return load_image(path, max_pixels=max_pixels)[0]
+
+
+def load_image(path: str | Path, *, max_pixels: int = 64_000_000) -> tuple[Tensor, bytes]:
+    """:func:`read_image`, and the bytes of the file, for who asks more of them than pixels."""
     with _named(str(path)):
         data = read_bytes(path, max_bytes=max_file_bytes(max_pixels))
-    return decode_image(data, name=str(path), max_pixels=max_pixels)
+    return decode_image(data, name=str(path), max_pixels=max_pixels), data
 
 
 def decode_image(data: bytes, *, name: str, max_pixels: int = 64_000_000) -> Tensor:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from fpkit.images import ImageReadError, read_image
+from fpkit.images import ImageReadError, load_image
 
 FOLDER = "FPKIT_APP_FOLDER"  # of the environment: the root, for the page of fpkit app
 _OUT = "leads out of the folder that this page may read"
@@ -66,13 +66,13 @@ class Jail:
         except (OSError, RuntimeError, ValueError):  # links in a loop; a NUL
             return False
 
-    def read(self, path: Path, name: str) -> Tensor:
-        """:func:`fpkit.images.read_image` of a file inside; messages call it `name`."""
+    def load(self, path: Path, name: str) -> tuple[Tensor, bytes]:
+        """:func:`fpkit.images.load_image` of a file inside; messages call it `name`."""
         if not self.holds(path):
             raise ImageReadError(f"{name}: {_OUT}")
         real = path.resolve()
         try:
-            return read_image(real)
+            return load_image(real)
         except ImageReadError as error:
             raise ImageReadError(self.told(error, real, name)) from None
 

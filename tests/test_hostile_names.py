@@ -16,7 +16,7 @@ from PIL import Image
 
 from fpkit import plots, scatter
 from fpkit.attribution_desk import AttributionDesk
-from fpkit.desk_data import Uploaded, from_files, from_folder, from_models, from_uploads
+from fpkit.desk_data import Uploaded, from_files, from_folder, from_models, from_uploads, measure
 from fpkit.extractor import load_extractor
 from fpkit.images import ImageReadError, write_png
 from fpkit.jail import Jail
@@ -269,7 +269,7 @@ def test_links_out_of_the_folder_are_named_but_not_followed(world):
 
 def reads(source) -> bool:
     try:
-        return source.read().shape == (3, 128, 128)
+        return source.load()[0].shape == (3, 128, 128)
     except ImageReadError as error:
         assert str(error) == f"{source.name}: leads out of the folder that this page may read"
         return False
@@ -284,12 +284,29 @@ def test_a_link_that_is_turned_later_is_not_followed(world):
     assert not reads(source)
 
 
+def test_what_is_said_of_a_file_is_said_of_the_pixels_that_were_read(world, extractor, monkeypatch):
+    """The file becomes a link to a JPEG outside while the image is embedded."""
+    file, outside = world / "open" / "dcgan" / "0.png", world / "secret" / "other.jpg"
+    Image.new("RGB", (128, 128)).save(outside, quality=50)
+    (source,) = from_files([file], jail=Jail(world / "open"))
+    embed = type(extractor).embed
+
+    def turned(self, images):
+        file.unlink()
+        file.symlink_to(outside)
+        return embed(self, images)
+
+    monkeypatch.setattr(type(extractor), "embed", turned)
+    evidence = measure(source, extractor).evidence
+    assert (evidence.format, evidence.jpeg_quality) == ("PNG", None)
+
+
 def test_errors_of_files_in_the_folder_name_no_other(world):
     broken = world / "open" / "dcgan" / "broken.png"
     broken.write_bytes(b"")
     (source,) = from_files([broken], jail=Jail(world / "open"))
     with pytest.raises(ImageReadError) as error:
-        source.read()
+        source.load()
     assert str(error.value) == "broken.png: the file is empty"
 
 
@@ -336,9 +353,9 @@ def test_an_upload_arrives_in_parts(png):
     send(upload, END)
     assert upload.value == (Uploaded(name="a.png", content=png), Uploaded(name="none.png"))
     first, second = from_uploads(upload.value)
-    assert first.read().shape == (3, 136, 136)
+    assert first.load()[0].shape == (3, 136, 136)
     with pytest.raises(ImageReadError, match=r"none.png: the file is empty"):
-        second.read()
+        second.load()
 
 
 def test_what_is_too_large_is_refused_with_the_reason_and_not_kept():
@@ -353,7 +370,7 @@ def test_what_is_too_large_is_refused_with_the_reason_and_not_kept():
     assert "256 MiB at once" in rest[-1].refused
     (source,) = from_uploads([large])
     with pytest.raises(ImageReadError, match=r"large.png: 64 MiB, the limit"):
-        source.read()
+        source.load()
 
 
 def test_too_many_files_and_more_than_was_said():
