@@ -42,7 +42,7 @@ from tqdm import tqdm
 import fpkit as fp
 from fpkit.agglomeration import agglomerate
 from fpkit.baselines import SpectrumMethod
-from fpkit.discovery import DiscoveryCalibration, discover, find_clusters, stored_discovery, unit
+from fpkit.discovery import DiscoveryCalibration, discover, find_clusters, stored_discovery
 from fpkit.discovery_calibration import (
     THRESHOLDS,
     calibrate_discovery,
@@ -52,6 +52,7 @@ from fpkit.discovery_calibration import (
     within_models,
 )
 from fpkit.embedder import CROPS_PER_SIDE, Embedder
+from fpkit.gallery import unit
 from fpkit.images import grid_crops
 from fpkit.manifest import PHOTO, ImageFacts, read_facts
 from fpkit.verdict_bank import Bank, embed_bank

@@ -83,9 +83,7 @@ def calibrate_lineage(arguments: argparse.Namespace) -> int:
     kin = embed_kin(extractor, **_population(arguments))
     calibration, report = calibrate(kin, seed=arguments.seed)
     _write(arguments, ENTRY, extractor, calibration, report)
-    if not arguments.json:
-        rows = [[name, value] for name, value in report["held_out"].items() if value is not None]
-        print_table(["on bases that it was not fitted on", ""], rows)
+    _print_held_out(arguments, report, "on bases that it was not fitted on")
     return 0
 
 
@@ -118,10 +116,14 @@ def calibrate_discovery(arguments: argparse.Namespace) -> int:
     progress = sys.stderr.isatty()
     calibration, report = calibrate(bank, seed=arguments.seed, progress=progress)
     _write(arguments, ENTRY, extractor, calibration, report)
+    _print_held_out(arguments, report, "folders of models that it was not fitted on")
+    return 0
+
+
+def _print_held_out(arguments: argparse.Namespace, report: Mapping[str, Any], title: str) -> None:
     if not arguments.json:
         rows = [[name, value] for name, value in report["held_out"].items() if value is not None]
-        print_table(["folders of models that it was not fitted on", ""], rows)
-    return 0
+        print_table([title, ""], rows)
 
 
 def _extractor(arguments: argparse.Namespace) -> Extractor:

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from fpkit.agglomeration import agglomerate, cluster_means
 from fpkit.card_entries import CardEntry
 from fpkit.extractor import load_extractor
-from fpkit.gallery import Gallery, gallery_centre, template
+from fpkit.gallery import Gallery, gallery_centre, template, unit
 from fpkit.verdicts import FAR, MOST_CROPS, Conditions, Verdict, VerdictCalibration, stored_verdicts
 
 ENTRY = CardEntry(
@@ -199,24 +199,25 @@ def discover(
     jpeg_of = np.broadcast_to(np.asarray(jpeg, bool), len(rows))
     middles = unit(cluster_means(points, labels))
     by_label = np.split(np.argsort(labels, kind="stable"), np.cumsum(sizes)[:-1])
+    means = [template(rows[by_label[label]]) for label in many]
+    nearest = gallery.identify(np.stack(means)) if gallery is not None and means else []
     clusters = []
-    for label in many:
+    for place, (label, mean) in enumerate(zip(many, means, strict=True)):
         images = by_label[label]
         typical = points[images] @ middles[label]
         best = np.argsort(-typical, kind="stable")
-        mean = template(rows[images])
         found: dict[str, Any] = {}
         if gallery is not None:
-            named = gallery.identify(mean[None])[0]
+            named = nearest[place]
             seen = Conditions(
                 crops=int(min(crops_of[images].sum(), MOST_CROPS)), jpeg=bool(jpeg_of[images].any())
             )
             verdict = verdicts and verdicts.identify(named, gallery, seen, far=far)
             found = {"nearest": named.model, "score": named.score, "verdict": verdict}
         clusters.append(Cluster(images=images[best], typical=typical[best], template=mean, **found))
-    place = np.full(len(sizes), ALONE)
-    place[many] = np.arange(len(many))
-    return Discovery(clusters=tuple(clusters), labels=place[labels], vectors=points)
+    number = np.full(len(sizes), ALONE)
+    number[many] = np.arange(len(many))
+    return Discovery(clusters=tuple(clusters), labels=number[labels], vectors=points)
 
 
 def find_clusters(
@@ -253,9 +254,3 @@ def stored_discovery(card: Mapping[str, Any], *, extractor_hash: str) -> Discove
     return ENTRY.read(
         card, lambda stored: DiscoveryCalibration(**stored), extractor_hash=extractor_hash
     )
-
-
-def unit(rows: NDArray[np.floating]) -> FloatArray:
-    """Rows scaled to unit norm; a zero stays zero."""
-    scaled: FloatArray = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-    return scaled

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from fpkit.discovery import DiscoveryCalibration, find_clusters, unit
+from fpkit.discovery import DiscoveryCalibration, find_clusters
+from fpkit.gallery import unit
 from fpkit.verdict_bank import FORMATS, Bank
 
 DIMENSIONS = 32

@@ -73,7 +73,7 @@ def centred_scores(
             f"probes have {probes.shape[1]} dimensions, templates {templates.shape[1]}"
         )
     centre = gallery_centre(templates, prior=prior)
-    return _unit(probes - centre) @ _unit(templates - centre).T
+    return unit(probes - centre) @ unit(templates - centre).T
 
 
 def gallery_centre(templates: ArrayLike, *, prior: float = PRIOR) -> NDArray[np.float64]:
@@ -91,7 +91,7 @@ def verify(first: ArrayLike, second: ArrayLike) -> float:
     a cohort of such models.
     """
     first, second = _rows("first", [first]), _rows("second", [second])
-    return float((_unit(first) @ _unit(second).T).item())
+    return float((unit(first) @ unit(second).T).item())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,8 +295,8 @@ class Gallery:
             centre, places = search.centre, search.candidates(rows)
         answers = []
         for row, near in zip(rows, places, strict=True):
-            seen = _unit(self._templates_at(near) - centre)
-            scores = (_unit(row[None] - centre) @ seen.T)[0]
+            seen = unit(self._templates_at(near) - centre)
+            scores = (unit(row[None] - centre) @ seen.T)[0]
             order = np.lexsort((near, -scores))[:BEST]  # ties in the order of enrolment
             answers.append(_answer(models, near[order], scores[order]))
         return answers
@@ -387,7 +387,7 @@ class Gallery:
 
     def _templates_at(self, places: slice | NDArray[np.intp]) -> NDArray[np.float32]:
         """As :func:`template` makes them: a sum points where the mean does."""
-        return _unit(self._sums[places]).astype(np.float32)
+        return unit(self._sums[places]).astype(np.float32)
 
     def _searched(self) -> BigSearch:
         """The index, of what is enrolled now."""
@@ -432,6 +432,7 @@ def _rows(name: str, values: ArrayLike) -> NDArray[np.floating]:
     return array
 
 
-def _unit(rows: NDArray[np.floating]) -> NDArray[np.float64]:
+def unit(rows: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Rows (n, d) scaled to unit norm; a zero stays zero."""
     rows = rows.astype(np.float64)
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)

@@ -18,7 +18,6 @@ from fpkit.discovery import (
     discover,
     find_clusters,
     stored_discovery,
-    unit,
 )
 from fpkit.discovery_calibration import (
     calibrate_discovery,
@@ -29,7 +28,7 @@ from fpkit.discovery_calibration import (
 )
 from fpkit.discovery_report import cluster_map, map_coordinates, map_places, page, summary
 from fpkit.extractor import Extractor, ExtractorConfig
-from fpkit.gallery import Gallery
+from fpkit.gallery import Gallery, unit
 from fpkit.images import write_png
 from fpkit.verdict_bank import Bank
 from fpkit.verdicts import Scale, VerdictCalibration
