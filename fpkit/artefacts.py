@@ -141,14 +141,18 @@ def _whole(text: str) -> int:
 @contextmanager
 def regular_file(path: str | Path, most: int) -> Iterator[tuple[BinaryIO, int]]:
     """A file and its size; no device, no pipe (which would keep us waiting), not too large."""
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    with os.fdopen(os.open(path, flags), "rb") as file:
+    with open(path, "rb", opener=open_at_once) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise ValueError("it is no regular file")
         if status.st_size > most:
             raise ValueError(f"it has {status.st_size} bytes, at most {most} are read")
         yield file, status.st_size
+
+
+def open_at_once(path: str | Path, flags: int) -> int:
+    """An opener, see :func:`open`, that does not wait for the other end of a pipe."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
 
 
 def exactly(file: BinaryIO, count: int) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 
 from fpkit.intake import ImageReadError
@@ -33,7 +33,7 @@ def list_images(folder: str | Path) -> list[Path]:
         names = [
             entry.name
             for entry in entries
-            if _has_suffix(entry.name) and not entry.name.startswith(".") and _may_be_file(entry)
+            if has_suffix(entry.name) and not entry.name.startswith(".") and _may_be_file(entry)
         ]
     return [folder / name for name in sorted(names)]
 
@@ -107,8 +107,9 @@ def list_folders(folder: str | Path) -> list[Path]:
     return [folder / name for name in sorted(names)]
 
 
-def _has_suffix(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in EXTENSIONS
+def has_suffix(name: str, suffixes: Container[str] = EXTENSIONS) -> bool:
+    """Whether a file name ends in one of these, in small letters or capitals."""
+    return os.path.splitext(name)[1].lower() in suffixes
 
 
 def _may_be_file(entry: os.DirEntry[str]) -> bool:

@@ -18,6 +18,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from fpkit.artefacts import open_at_once
+
 MAX_SIDE = 2**18  # pixels: no picture is longer, but the header of a trap may say so
 _SPARE_BYTES = 2**24  # what a file may hold beyond 8 bytes per pixel (16-bit RGBA, not compressed)
 _MAX_PARTS = 2**18  # chunks, segments, values of a tag: 1 GB of PNG comes in 2**17 chunks of 8 kB
@@ -85,11 +87,6 @@ def read_bytes(path: str | Path, *, max_bytes: int) -> bytes:
     if len(data) != before.st_size or after.st_mtime_ns != before.st_mtime_ns:
         raise ImageReadError("changed while it was read: try again when it is complete")
     return data
-
-
-def open_at_once(path: str | Path, flags: int) -> int:
-    """An opener, see :func:`open`, that does not wait for the other end of a pipe."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
 
 
 def _check_kind(mode: int) -> None:

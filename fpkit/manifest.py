@@ -8,8 +8,9 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fpkit.artefacts import open_at_once
 from fpkit.folders import list_models
-from fpkit.intake import ImageReadError, file_format, open_at_once, read_bytes
+from fpkit.intake import ImageReadError, file_format, read_bytes
 
 PHOTO = "photo"  # the family of images that no model made
 _MAX_BYTES = 2**28  # of a manifest: a million images

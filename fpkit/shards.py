@@ -16,8 +16,9 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
+from fpkit.artefacts import open_at_once
 from fpkit.folders import EXTENSIONS
-from fpkit.intake import ImageReadError, max_file_bytes, open_at_once
+from fpkit.intake import ImageReadError, max_file_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -13,8 +13,9 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from fpkit.folders import EXTENSIONS
-from fpkit.intake import ImageReadError, max_file_bytes, open_at_once, read_bytes
+from fpkit.artefacts import open_at_once
+from fpkit.folders import EXTENSIONS, has_suffix
+from fpkit.intake import ImageReadError, max_file_bytes, read_bytes
 from fpkit.shards import (
     MACHINE,
     MAX_PIXELS,
@@ -29,6 +30,7 @@ from fpkit.shards import (
 )
 
 _CONTAINERS = {".tar": list_tar, ".parquet": list_parquet}
+_READ = EXTENSIONS | _CONTAINERS.keys()
 
 
 def list_items(
@@ -62,7 +64,7 @@ def list_items(
             raise FileNotFoundError(errno.ENOENT, "no such file or folder", str(source))
         if source.is_dir():
             yield from _of_folder(source, leave_out)
-        elif _has_suffix(source.name):
+        elif has_suffix(source.name, _READ):
             yield from _of_file(source)
         else:
             yield from _of_list(source)
@@ -127,13 +129,9 @@ def _names(folder: Path) -> tuple[list[str], list[str]]:
                 continue
             if entry.is_dir(follow_symlinks=False):
                 folders.append(entry.name)
-            elif _has_suffix(entry.name) and not os.path.isdir(entry.path):  # a link to one
+            elif has_suffix(entry.name, _READ) and not os.path.isdir(entry.path):  # a link to one
                 files.append(entry.name)
     return sorted(files), sorted(folders)
-
-
-def _has_suffix(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in EXTENSIONS | _CONTAINERS.keys()
 
 
 def _of_list(file: Path) -> Iterator[Item]:

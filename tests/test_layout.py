@@ -117,7 +117,7 @@ CHAINS = [
     "lesson grading cli_grade cli",
     "checks grading",
     "neighbours projection scatter embedding_map widgets",
-    "intake folders shards sources corpus_unit corpus cli_corpus cli",
+    "artefacts intake folders shards sources corpus_unit corpus cli_corpus cli",
     "sources corpus_plan corpus",
     "verdicts evidence corpus_unit",
     "embedder corpus_unit",
