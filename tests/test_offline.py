@@ -24,7 +24,7 @@ from fpkit.cli import build_parser
 ROOT = Path(__file__).resolve().parent.parent
 GUARD = ROOT / "tests" / "offline"
 SERVERS = {"lab", "app"}
-FAST = ("verbs", "assets", "widgets", "lesson_imports")
+FAST = ("verbs", "assets", "widgets", "lesson_imports", "pipelines")
 
 
 def without_network() -> list[str]:
@@ -135,6 +135,16 @@ def test_every_widget_is_made(used):
     from fpkit import widgets
 
     assert set(used["widgets"]) == set(widgets.__all__)
+
+
+def test_every_estimator_and_the_index_are_used(used):
+    from sklearn.base import BaseEstimator
+
+    from fpkit import estimators
+
+    made = {name for name, value in vars(estimators).items()
+            if isinstance(value, type) and issubclass(value, BaseEstimator)}  # fmt: skip
+    assert set(used["pipelines"]) == made - {"BaseEstimator"} | {"index"}
 
 
 def test_the_imports_of_every_lesson_work(used):

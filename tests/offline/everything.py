@@ -155,6 +155,26 @@ def widgets(folder: Path) -> Iterator[str]:
     yield "TrainingMonitor"
 
 
+def pipelines(folder: Path) -> Iterator[str]:
+    """What only Python reaches: the estimators, and the index of a gallery that is called big."""
+    import numpy as np
+
+    from fpkit import estimators, gallery
+
+    files = sorted(tree(folder / "piped").glob("*/*.png"))
+    embeddings = estimators.FingerprintTransformer("small").fit_transform(files)
+    yield "FingerprintTransformer"
+    estimators.GalleryClassifier().fit(embeddings, ["a", "a", "a", "b", "b", "b"])
+    yield "GalleryClassifier"
+    gallery.EXACT = 99
+    big = gallery.Gallery("extractor", 4)
+    for turn, row in enumerate(np.random.default_rng(0).standard_normal((200, 1, 4))):
+        big.enrol(f"model-{turn}", row)
+    big.save(folder / "big.gallery")
+    big.identify(row)
+    yield "index"
+
+
 def lesson_imports(folder: Path) -> Iterator[str]:
     """Every import of every lesson."""
     for path in sorted((ROOT / "notebooks" / "src").glob("[0-9]*.py")):
@@ -164,7 +184,9 @@ def lesson_imports(folder: Path) -> Iterator[str]:
         yield path.stem
 
 
-PARTS = {part.__name__: part for part in (verbs, long_verbs, assets, widgets, lesson_imports)}
+PARTS = {
+    part.__name__: part for part in (verbs, long_verbs, assets, widgets, lesson_imports, pipelines)
+}
 
 
 def main() -> None:
