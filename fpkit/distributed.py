@@ -7,6 +7,7 @@ to rounding. Nothing here touches ``torch.distributed`` in a process that runs a
 
 import itertools
 import os
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ import torch
 import torch.distributed as distributed
 from torch import Tensor, nn
 
+_ARRIVED = "arrived"
+_SHORTEST, _LONGEST = 1e-3, 0.1  # seconds between two looks at who is here
 _meetings = itertools.count()
 
 
@@ -42,10 +45,13 @@ class Ranks:
     ----------
     rank, count : int
         Which of them this is, from 0, and how many there are.
+    store : torch.distributed.Store, optional
+        Theirs; None for one that is alone.
     """
 
     rank: int = 0
     count: int = 1
+    store: distributed.Store | None = None
 
     @property
     def first(self) -> bool:
@@ -61,8 +67,18 @@ class Ranks:
         return bool(flags[0])
 
     def meet(self) -> None:
-        """Wait for all ranks."""
-        self.any(False)
+        """Wait for all ranks, for hours if need be; Ctrl-C and SIGTERM end the wait at once.
+
+        A collective would not let a signal through until the others are here, nor let go of the
+        process.
+        """
+        if self.store is not None:
+            mine, pause = self.store.add(_ARRIVED, 1), _SHORTEST
+            expected = -(-mine // self.count) * self.count  # nobody is a meeting ahead
+            while self.store.add(_ARRIVED, 0) < expected:
+                time.sleep(pause)
+                pause = min(2 * pause, _LONGEST)
+        self.any(False)  # who holds the store goes when all have seen it
 
     def gather(self, own: Tensor) -> Tensor:
         """Rows of all ranks, one rank after the other; only the own ones have a gradient.
@@ -130,7 +146,7 @@ def joined_ranks(device: str | torch.device = "cpu") -> Iterator[Ranks]:
     store = distributed.PrefixStore(f"fpkit-{next(_meetings)}", store)
     distributed.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=wait)
     try:
-        yield Ranks(rank, count)
+        yield Ranks(rank, count, store)
     finally:
         distributed.destroy_process_group()
 

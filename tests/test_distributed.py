@@ -1,8 +1,10 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -86,6 +88,7 @@ def log_of(folder):
 
 SCRIPT = """
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, {tests!r})
@@ -171,3 +174,39 @@ def test_shared_batch_norm_keeps_names_tensors_and_alone_its_results():
     assert torch.equal(network(x), expected)
     normalised = network.train()(x)
     torch.testing.assert_close(normalised.mean((0, 2, 3)), torch.zeros(2), atol=1e-6, rtol=0)
+
+
+WAITING = """
+import sys
+import time
+from fpkit.distributed import joined_ranks
+from fpkit.interrupts import termination_interrupts
+
+with termination_interrupts(), joined_ranks() as ranks:
+    print("here", flush=True)
+    if ranks.rank == 1:
+        sys.stdin.read()
+    ranks.meet()
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no SIGTERM")
+def test_a_rank_that_waits_for_another_leaves_when_it_is_told_to():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    common = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1"}
+    common |= {"MASTER_PORT": port, "WORLD_SIZE": "2"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    words = [sys.executable, "-c", WAITING]
+    ranks = [subprocess.Popen(words, env=common | {"RANK": str(k)}, text=True, **pipes)
+             for k in range(2)]  # fmt: skip
+    try:
+        assert [rank.stdout.readline() for rank in ranks] == ["here\n"] * 2
+        time.sleep(0.5)  # it is in the meeting
+        ranks[0].send_signal(signal.SIGTERM)
+        assert "KeyboardInterrupt: 15" in ranks[0].communicate(timeout=20)[1]
+        assert ranks[1].poll() is None
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.communicate()
