@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from tqdm import tqdm
 
 from fpkit.assets import write_text_atomic
 from fpkit.cli_attribute import open_extractor
@@ -17,13 +20,16 @@ from fpkit.cli_io import (
     add_verb,
     expand,
     note,
+    plural,
     print_json,
     print_table,
     writable,
 )
 from fpkit.cli_verdicts import calibrated, check_far, look, note_uncalibrated
+from fpkit.images import ImageReadError, decode_image, load_image
 
 if TYPE_CHECKING:
+    from fpkit.corpus import Corpus
     from fpkit.discovery import Cluster, Discovery
     from fpkit.extractor import Extractor
 
@@ -32,13 +38,17 @@ SHOWN = 3  # typical images of a cluster, in the table
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Found:
-    """Images that can be used: names, embeddings (n, d), crops and compression (n,)."""
+    """Images that can be used: names, embeddings (n, d), crops and compression (n,).
+
+    ``load`` gives the bytes of the file at a place; None where it is not known what that was.
+    """
 
     names: list[str]
     embeddings: np.ndarray
     crops: np.ndarray
     jpeg: np.ndarray
     total: int
+    load: Callable[[int], bytes] | None
 
 
 def add_to(verbs: Verbs) -> argparse.ArgumentParser:
@@ -54,11 +64,14 @@ def add_to(verbs: Verbs) -> argparse.ArgumentParser:
     add("embeddings", metavar="EMBEDDINGS", help="made by fpkit embed; or a folder of images")
     add("--gallery", metavar="GALLERY", help="compare every cluster with these models")
     add("--out", metavar="FILE.html", help="a map of the clusters, as a page")
+    add("--pictures", action="store_true", help="small copies of the typical images in the page")
     add("--seed", type=int, default=0, help="of the map, and of chunks of many images")
 
     def check(arguments: argparse.Namespace) -> None:
         if arguments.out and Path(arguments.out).suffix.lower() != ".html":
             parser.error(f"--out must end in .html, got {arguments.out}")
+        if arguments.pictures and not arguments.out:
+            parser.error("--pictures go into a page: name it with --out")
 
     parser.set_defaults(check=check)
     return parser
@@ -81,6 +94,11 @@ def run(arguments: argparse.Namespace) -> int:
             check_far(verdicts.galleries, arguments.far)
     skipped = Skipped()
     found = _read(Path(arguments.embeddings), extractor, skipped)
+    if arguments.pictures and found.load is None:
+        raise ValueError(
+            "--pictures needs the whole folder of a run of fpkit embed, or the images themselves: "
+            "one file of embeddings does not say where its images are"
+        )
     result = discover(
         found.embeddings,
         calibration=calibration,
@@ -95,7 +113,8 @@ def run(arguments: argparse.Namespace) -> int:
         from fpkit.discovery_report import page
 
         title = f"Generators in {Path(arguments.embeddings).resolve().name}"
-        text = page(result, found.names, title=title, seed=arguments.seed)
+        pictures = _pictures(found, result) if arguments.pictures else None
+        text = page(result, found.names, title=title, pictures=pictures, seed=arguments.seed)
         write_text_atomic(Path(arguments.out), text)
     if arguments.json:
         print_json(as_json(result, found.names) | {"skipped": skipped.count})
@@ -145,12 +164,13 @@ def _read(path: Path, extractor: Extractor, skipped: Skipped) -> Found:
         crops=np.array([image.evidence.crops for image in seen]),
         jpeg=np.array([image.evidence.compressed for image in seen]),
         total=len(paths),
+        load=lambda place: load_image(seen[place].path)[1],
     )
 
 
 def _read_table(path: Path, identity: str, skipped: Skipped) -> Found:
     from fpkit.columns import from_arrow
-    from fpkit.corpus import extractor_hash, read_embeddings
+    from fpkit.corpus import Corpus, extractor_hash, read_embeddings
 
     table = read_embeddings(path, usable=False)
     made_with = extractor_hash(table)
@@ -162,10 +182,11 @@ def _read_table(path: Path, identity: str, skipped: Skipped) -> Found:
     total = len(table)
     import pyarrow.compute as pc
 
+    usable = np.flatnonzero(pc.is_null(table["error"]).to_numpy())
     bad = table.filter(pc.is_valid(table["error"]))
     for name, error in zip(bad["path"].to_pylist(), bad["error"].to_pylist(), strict=True):
         skipped(ValueError(f"{name}: {error}"))
-    table = table.filter(pc.is_null(table["error"]))
+    table = table.take(usable)
     if not len(table):
         raise ValueError(f"{path}: none of its {total} images can be used")
     return Found(
@@ -174,13 +195,45 @@ def _read_table(path: Path, identity: str, skipped: Skipped) -> Found:
         crops=table["crops"].to_numpy(),
         jpeg=np.array(table["compressed"].to_pylist(), bool),
         total=total,
+        load=_loader(Corpus(path), usable, table["sha256"]) if path.is_dir() else None,
     )
 
 
-def _print(result: Discovery, names: list[str], *, compared: bool) -> None:
-    from fpkit.discovery_report import summary
+def _loader(corpus: Corpus, rows: np.ndarray, hashes: Any) -> Callable[[int], bytes]:
+    """Reads what was embedded, again: files that have changed since are refused."""
 
-    print(summary(result))
+    def load(place: int) -> bytes:
+        data = corpus.read(int(rows[place]))
+        if sha256(data).hexdigest() != hashes[place].as_py():
+            raise ImageReadError("the file is no longer the one that was embedded")
+        return data
+
+    return load
+
+
+def _pictures(found: Found, result: Discovery) -> dict[int, bytes]:
+    """Small pictures of the images that a page names; what cannot be read has none."""
+    from fpkit.discovery_report import named_places, thumbnail
+
+    assert found.load is not None  # run has asked
+    pictures, missing = {}, 0
+    places = named_places(result)
+    for place in tqdm(places, unit="picture", disable=None, leave=False):
+        try:
+            pictures[place] = thumbnail(decode_image(found.load(place), name=found.names[place]))
+        except (OSError, ValueError):
+            missing += 1
+    if missing:
+        note(f"{missing} of {plural(len(places), 'picture')} cannot be read any more")
+    return pictures
+
+
+def _print(result: Discovery, names: list[str], *, compared: bool) -> None:
+    from fpkit.discovery_report import common_folder, summary
+
+    folder = common_folder(names)
+    names = [name[len(folder) :] for name in names]
+    print(summary(result) + (f"; names are below {writable(folder)}" if folder else ""))
     columns = ["cluster", "images", *(["answer", "nearest", "score"] if compared else [])]
     rows = []
     for place, cluster in enumerate(result.clusters):

@@ -7,7 +7,9 @@ was at.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, fields
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,7 @@ from fpkit.corpus_unit import OnImages, embed_unit, schema
 from fpkit.embedder import Embedder
 from fpkit.locks import locked
 from fpkit.shards import Item, RowReader, pyarrow_parquet
+from fpkit.sources import read_item
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -106,6 +109,22 @@ class Corpus:
         """What to embed for a unit."""
         rows = self._plan.read_row_group(unit, use_threads=False).to_pylist()
         return [Item(**row) for row in rows]
+
+    def read(self, place: int) -> bytes:
+        """The file of the image at a place of the plan, from 0, as it is now.
+
+        Raises
+        ------
+        ImageReadError, ValueError, OSError
+            As :func:`fpkit.sources.read_item`.
+        """
+        ends = list(accumulate(self.counts))
+        unit = bisect_right(ends, place)
+        item = self.items(unit)[place - ends[unit] + self.counts[unit]]
+        if item.kind != "row":
+            return read_item(item)
+        with RowReader() as rows:
+            return rows.read(item)
 
     def write(self, unit: int, table: pa.Table) -> None:
         """Write what :func:`fpkit.corpus_unit.embed_unit` made of :meth:`items`.

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+import io
+import os
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
 
 from fpkit.discovery import ALONE, Cluster, Discovery
 from fpkit.names import as_html, as_label
@@ -17,6 +22,7 @@ MOST_POINTS = 2000  # of a map: a minute of one core
 OWN_TRACES = 42  # clusters with a marker and an entry in the key of their own
 SHOWN = 5  # typical images of a cluster
 LISTED = 200  # images alone
+PICTURE = 96  # pixels of the longer side of a small picture
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem;
@@ -26,6 +32,8 @@ th, td { text-align: left; vertical-align: top; padding: .3rem .6rem;
   border-bottom: 1px solid #ddd; overflow-wrap: anywhere }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums }
 p.note { color: #555 }
+div.images { display: flex; flex-wrap: wrap; gap: .6rem }
+figure { margin: 0; width: 7rem; font-size: 12px; line-height: 1.3 }
 """
 _NOTE = (
     "Near points of the map (t-SNE) are alike; sizes of clusters and distances between them mean "
@@ -89,10 +97,11 @@ def cluster_map(discovery: Discovery, names: Sequence[str], *, seed: int = 0) ->
         if not len(mine):
             continue
         colour, symbol = marker_of(value)
-        title = "smaller clusters"
-        if value == ALONE:
+        if value == OWN_TRACES:
+            colour, symbol, title = "#b0b0b0", "circle", "smaller clusters"
+        elif value == ALONE:
             colour, symbol, title = INK, "circle-open", f"alone ({len(discovery.alone)})"
-        elif value < OWN_TRACES:
+        else:
             title = _title(value, discovery.clusters[value])
         figure.add_scattergl(
             x=spots[mine, 0].astype(np.float32),
@@ -106,7 +115,7 @@ def cluster_map(discovery: Discovery, names: Sequence[str], *, seed: int = 0) ->
     axis = {"visible": False}
     figure.update_layout(
         height=620,
-        margin={"l": 10, "r": 10, "t": 10, "b": 10},
+        margin={"l": 10, "r": 10, "t": 36, "b": 10},  # above: plotly's buttons
         plot_bgcolor="rgba(0,0,0,0)",
         xaxis=axis,
         yaxis=axis | {"scaleanchor": "x"},
@@ -115,26 +124,39 @@ def cluster_map(discovery: Discovery, names: Sequence[str], *, seed: int = 0) ->
     return figure
 
 
-def page(discovery: Discovery, names: Sequence[str], *, title: str, seed: int = 0) -> str:
+def page(
+    discovery: Discovery,
+    names: Sequence[str],
+    *,
+    title: str,
+    pictures: Mapping[int, bytes] | None = None,
+    seed: int = 0,
+) -> str:
     """One HTML file that needs nothing else: map, table of clusters, images alone.
 
     Parameters
     ----------
     discovery : Discovery
     names : n texts
-        Of the images.
+        Of the images; what all begin with, as a folder, is said once.
     title : str
+    pictures : mapping of int to bytes, optional
+        Of images by their places, see :func:`named_places`, as :func:`thumbnail` makes them.
     seed : int
         Of the map.
     """
-    figure = cluster_map(discovery, names, seed=seed)
-    picture = figure.to_html(include_plotlyjs=True, full_html=False)
+    _check_names(discovery, names)
+    folder = common_folder(names)
+    short = [name[len(folder) :] for name in names]
+    picture = cluster_map(discovery, short, seed=seed).to_html(
+        include_plotlyjs=True, full_html=False, config={"displaylogo": False}
+    )
     compared = any(cluster.nearest is not None for cluster in discovery.clusters)
     heads = ["", "images", "most typical", *(["answer", "nearest", "score"] if compared else [])]
     head = "".join(f"<th{_number(name)}>{name}</th>" for name in heads)
     rows = []
     for place, cluster in enumerate(discovery.clusters):
-        typical = "<br>".join(as_html(names[i]) for i in cluster.images[:SHOWN])
+        typical = _named(cluster.images[:SHOWN], short, pictures)
         cells = [f"<td>{place + 1}</td>", f'<td class="number">{len(cluster.images)}</td>']
         cells.append(f"<td>{typical}</td>")
         if compared:
@@ -144,18 +166,46 @@ def page(discovery: Discovery, names: Sequence[str], *, title: str, seed: int = 
             cells.append(f'<td class="number">{score}</td>')
         rows.append(f"<tr>{''.join(cells)}</tr>")
     alone = discovery.alone
-    listed = "".join(f"<li>{as_html(names[i])}</li>" for i in alone[:LISTED])
+    listed = _named(alone[:LISTED], short, pictures) or "none"
     more = f"<p>and {len(alone) - LISTED} more</p>" if len(alone) > LISTED else ""
     shown = min(len(names), MOST_POINTS)
     sample = "" if shown == len(names) else f" The map shows {shown} of {len(names)} images."
+    below = f"; names are below {as_html(folder)}" if folder else ""
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{as_html(title)}'
         f"</title><style>{_STYLE}</style></head><body><h1>{as_html(title)}</h1>"
-        f"<p>{as_html(summary(discovery))}</p>{picture}"
+        f"<p>{as_html(summary(discovery))}{below}</p>{picture}"
         f'<p class="note">{_NOTE}{sample}</p>'
         f"<h2>Clusters</h2><table><tr>{head}</tr>{''.join(rows)}</table>"
-        f"<h2>Alone</h2><ul>{listed}</ul>{more}</body></html>\n"
+        f"<h2>Like no other</h2>{listed}{more}</body></html>\n"
     )
+
+
+def named_places(discovery: Discovery) -> list[int]:
+    """Places of the images that a page names: the typical ones of every cluster, those alone."""
+    typical = [int(i) for cluster in discovery.clusters for i in cluster.images[:SHOWN]]
+    return typical + discovery.alone[:LISTED].tolist()
+
+
+def thumbnail(image: Tensor) -> bytes:
+    """A small JPEG of an image (3, h, w) in [0, 1]."""
+    values = (image * 255).round().byte().permute(1, 2, 0).numpy()
+    small, file = Image.fromarray(values), io.BytesIO()
+    small.thumbnail((PICTURE, PICTURE))
+    small.save(file, format="JPEG", quality=85)
+    return file.getvalue()
+
+
+def common_folder(names: Sequence[str]) -> str:
+    """The folder that all these paths begin with, with its last slash; empty if there is none.
+
+    Examples
+    --------
+    >>> common_folder(["/photos/a/0.png", "/photos/ab/1.png"])
+    '/photos/'
+    """
+    start = os.path.commonprefix(list(names))
+    return start[: max(start.rfind("/"), start.rfind(os.sep)) + 1]
 
 
 def summary(discovery: Discovery) -> str:
@@ -171,6 +221,22 @@ def summary(discovery: Discovery) -> str:
 def _title(place: int, cluster: Cluster) -> str:
     answer = f", {cluster.answer}" if cluster.answer else ""
     return f"{place + 1}: {len(cluster.images)} images{answer}"
+
+
+def _named(
+    places: NDArray[np.intp], names: Sequence[str], pictures: Mapping[int, bytes] | None
+) -> str:
+    """Names of images, each below its picture if there are any."""
+    if pictures is None:
+        return "<br>".join(as_html(names[i]) for i in places)
+    figures = []
+    for i in places.tolist():
+        shown = ""
+        if i in pictures:
+            data = base64.b64encode(pictures[i]).decode()
+            shown = f'<img src="data:image/jpeg;base64,{data}" alt="">'
+        figures.append(f"<figure>{shown}<figcaption>{as_html(names[i])}</figcaption></figure>")
+    return f'<div class="images">{"".join(figures)}</div>' if figures else ""
 
 
 def _place(label: int) -> str:

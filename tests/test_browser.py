@@ -21,8 +21,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import torch
 from PIL import Image
 
+from fpkit.cli import main
+from fpkit.decoders import RandomDecoder
+from fpkit.images import write_png
 from fpkit.names import visible
 from fpkit.procedural import procedural_images
 from fpkit.zoo import Zoo
@@ -565,3 +569,57 @@ def test_synthesis_in_the_app_can_be_cancelled(app: str, page: "playwright.Page"
     playwright.expect(status).to_contain_text("residual", timeout=60_000)
     assert page.locator("[role=alert]").count() == 0
     explorer.screenshot(path=ARTIFACTS / "synthesis_explorer_app.png")
+
+
+# ---- the page of fpkit discover ----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def clusters(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a folder of strangers: eight random decoders, two of them enrolled as known."""
+    folder = tmp_path_factory.mktemp("strangers")
+    for maker in range(8):
+        decoder = RandomDecoder(maker)
+        for seed, where in ((maker, "images"), (100 + maker, f"known/decoder {maker}")):
+            if where == "images" or maker < 2:
+                scenes = procedural_images(10, 192, seed=seed)
+                made = decoder(scenes, generator=torch.Generator().manual_seed(0))
+                for i, image in enumerate(made[..., 16:-16, 16:-16]):
+                    write_png(folder / where / f"{i}{maker}.png", image)
+    gallery, page = folder / "known.gallery", folder / "clusters.html"
+    run, words = folder / "embeddings", ("--gallery", gallery, "--out", page, "--far", "0.05")
+    for command in (
+        ("enrol", gallery, folder / "known"),
+        ("embed", folder / "images", "--out", run),
+        ("discover", run, *words, "--pictures"),
+    ):
+        assert main([str(word) for word in command]) == 0
+    return page
+
+
+def test_the_page_of_discover_shows_clusters_pictures_and_names(
+    clusters: Path, page: "playwright.Page"
+) -> None:
+    page.goto(clusters.as_uri())
+    page.locator(".js-plotly-plot canvas").first.wait_for(state="attached")
+    page.wait_for_timeout(1500)
+    rows = page.locator("table tr")
+    assert 6 <= rows.count() <= 14  # about eight clusters, and the head
+    shown = "images => images.map(image => image.complete && image.naturalWidth)"
+    widths = page.locator("figure img").evaluate_all(shown)
+    assert len(widths) >= 35 and set(widths) == {96}
+    named = rows.filter(has_text="decoder").locator("td:nth-child(5)").all_inner_texts()
+    assert {"decoder 0", "decoder 1"} <= set(named)
+    # every cluster in the key; a click on one hides its points
+    keys = page.locator(".legendtext")
+    assert keys.count() == rows.count() - 1
+    page.locator(".legendtoggle").first.click()
+    page.wait_for_timeout(800)
+    first = "() => document.querySelector('.js-plotly-plot').data[0].visible"
+    assert page.evaluate(first) == "legendonly"
+    page.locator(".legendtoggle").first.click()
+    page.wait_for_timeout(800)
+    page.mouse.move(0, 0)
+    page.set_viewport_size({"width": 1400, "height": 1800})
+    page.wait_for_timeout(4000)  # until plotly's hint is gone
+    tour_between(page, page.locator(".plotly-graph-div"), rows.nth(4), "discover")

@@ -1,11 +1,18 @@
 """Clusters of embeddings, their calibration, report and verb."""
 
+import base64
+import io
 import json
+import re
+import tarfile
 from dataclasses import asdict, replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from scipy.cluster.hierarchy import fcluster, linkage
 from sklearn.metrics import adjusted_rand_score
 
@@ -26,10 +33,19 @@ from fpkit.discovery_calibration import (
     image_embeddings,
     within_models,
 )
-from fpkit.discovery_report import cluster_map, map_coordinates, map_places, page, summary
+from fpkit.discovery_report import (
+    cluster_map,
+    common_folder,
+    map_coordinates,
+    map_places,
+    named_places,
+    page,
+    summary,
+    thumbnail,
+)
 from fpkit.extractor import Extractor, ExtractorConfig
 from fpkit.gallery import Gallery, unit
-from fpkit.images import write_png
+from fpkit.images import read_image, write_png
 from fpkit.verdict_bank import Bank
 from fpkit.verdicts import Scale, VerdictCalibration
 
@@ -320,6 +336,36 @@ def test_a_page_shows_every_cluster_and_no_name_acts():
         page(found, names[:3], title="")
 
 
+def test_what_all_names_begin_with_is_said_once():
+    rows, _ = clouds(2, 4)
+    found = discover(rows, calibration=PLAIN)
+    text = page(found, [f"/photos/{i % 2}/{i}.png" for i in range(8)], title="")
+    assert (
+        text.count("/photos/") == 1
+        and "8 images: 2 clusters, 0 alone; names are below /photos/<" in text
+    )
+    assert common_folder(["/photos/a.png", "/photos/ab.png"]) == "/photos/"
+    assert common_folder(["/photos/a.png"]) == "/photos/" and common_folder(["a", "b"]) == ""
+
+
+def test_a_page_shows_the_pictures_that_it_is_given():
+    rows, _ = clouds(3, 6)
+    rows = np.vstack([rows, -np.eye(DIM)[5:6]]).astype(np.float32)
+    found = discover(rows, calibration=PLAIN)
+    image = torch.zeros(3, 40, 200)
+    image[0] = 1
+    small = thumbnail(image)
+    with Image.open(io.BytesIO(small)) as picture:
+        assert picture.size == (96, 19) and picture.format == "JPEG"
+        assert np.abs(np.asarray(picture)[10, 50].astype(int) - (255, 0, 0)).max() < 6
+    places = named_places(found)
+    assert len(places) == 3 * 5 + 1 == len(set(places)) and places[-1] == 18
+    names = [f"{i}{EVIL}" for i in range(len(rows))]
+    text = page(found, names, title="", pictures=dict.fromkeys(places[1:], small))
+    assert text.count("data:image/jpeg;base64,") == 15 == text.count("<img")
+    assert text.count("<figure>") == 16  # one has a name only
+
+
 def test_a_sample_for_the_map_keeps_small_clusters():
     rows, _ = clouds(3, 40)
     found = discover(np.vstack([rows, -np.eye(DIM)[5:6]]), calibration=PLAIN)
@@ -391,12 +437,48 @@ def test_the_verb_on_a_folder_and_on_its_embeddings(extractor, folder, tmp_path,
     words = ("--gallery", gallery, "--out", map_, "--strict", *options)
     code, out, err = run(capsys, "discover", folder, *words)
     assert code == 1 and "8 images:" in out and "nearest" in out and "not calibrated" in err
-    assert map_.read_text().startswith("<!DOCTYPE html>")
+    assert map_.read_text().startswith("<!DOCTYPE html>") and "<img" not in map_.read_text()
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar", "parquet"])
+def test_the_page_has_pictures_of_what_was_embedded(
+    extractor, folder, tmp_path, capsys, monkeypatch, kind
+):
+    monkeypatch.setattr("fpkit.discovery_report.SHOWN", 8)
+    options, map_ = ("--extractor", extractor), tmp_path / "map.html"
+    files, source = sorted(folder.rglob("*.png")), folder
+    if kind == "tar":
+        source = tmp_path / "images.tar"
+        with tarfile.open(source, "w") as tar:
+            tar.add(folder, "images")
+    elif kind == "parquet":
+        source = tmp_path / "images.parquet"
+        pq.write_table(pa.table({"image": [file.read_bytes() for file in files]}), source)
+    run_folder = tmp_path / "embeddings"
+    words = ("embed", source, "--out", run_folder, "--unit", 3, *options)
+    assert run(capsys, *words)[0] == 0
+    words = ("discover", run_folder, "--out", map_, "--pictures", *options)
+    code, _, err = run(capsys, *words)
+    assert code == 0 and "read any more" not in err
+    pictures = re.findall(r"image/jpeg;base64,([^\"]+)", map_.read_text())
+    wanted = {thumbnail(read_image(file)) for file in files if file.stem != "bad"}
+    assert {base64.b64decode(picture) for picture in pictures} == wanted and len(wanted) == 8
+    if kind == "folder":
+        write_png(folder / "down" / "0.png", torch.zeros(3, 40, 40))
+        (folder / "down" / "1.png").unlink()
+        code, _, err = run(capsys, *words)
+        assert code == 0 and "2 of 8 pictures cannot be read any more" in err
+        assert map_.read_text().count("image/jpeg;base64,") == 6
+        words = ("discover", run_folder / "part-000000.parquet", *words[2:])
+        code, _, err = run(capsys, *words)
+        assert code == 1 and "--pictures needs the whole folder" in err
 
 
 def test_what_the_verb_refuses(extractor, folder, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["discover", str(folder), "--out", "map.png"])
+    with pytest.raises(SystemExit):
+        main(["discover", str(folder), "--pictures"])
     assert run(capsys, "embed", folder, "--out", tmp_path / "e", "--extractor", extractor)[0] == 0
     code, _, err = run(capsys, "discover", tmp_path / "e")
     assert code == 1 and "made with the extractor" in err
