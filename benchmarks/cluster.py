@@ -58,7 +58,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("jobs", nargs="*", metavar="JOB", help="embed, train, zoo (all)")
-    add("--images", type=int, default=8000, help="to embed at most")
+    add("--images", type=int, default=24_000, help="to embed at most")
     add("--seed", type=int, default=0)
     add("--quick", action="store_true")
     add("--folder", type=Path, help="where to work and keep it; default: nowhere")
@@ -129,7 +129,7 @@ def plans(arguments: argparse.Namespace, folder: Path) -> dict[str, Job]:
 
     ray = ("--ray", "local", "--workers", "1")
     return {
-        "embed": Job("images", (images // 4, images), embed, FPKIT, FPKIT, ("--workers", "1"), ray),
+        "embed": Job("images", (images // 3, images), embed, FPKIT, FPKIT, ("--workers", "1"), ray),
         "train": Job("steps", (2, 6) if quick else (10, 40), train, FPKIT, TORCHRUN),
         "zoo": Job("models", (2, 6) if quick else (4, 16), zoo, FPKIT, TORCHRUN, ("--jobs", "1")),
     }
@@ -137,7 +137,7 @@ def plans(arguments: argparse.Namespace, folder: Path) -> dict[str, Job]:
 
 def shards(folder: Path, arguments: argparse.Namespace) -> None:
     """Tars of images of 128x128, half PNG, half JPEG."""
-    for size in (arguments.images // 4, arguments.images):
+    for size in (arguments.images // 3, arguments.images):
         if not (folder / "source" / str(size)).is_dir():
             make(folder / "source" / str(size), size, kind="tar", seed=arguments.seed)
 
