@@ -15,6 +15,7 @@ CAPACITY = 8.0
 PART = 0.8  # Ward distance up to which points are joined first; 0.6 to 1 end in the same clusters
 CHUNK = 2000  # points joined first at once: a matrix of 32 MB
 MOST_PARTS = 8000  # of them merged at once: a matrix of 256 MB
+STEPS = (0.8, 1.0)  # shares of the threshold up to which neighbours are merged, if they are more
 
 Points = NDArray[np.floating]
 Labels = NDArray[np.intp]
@@ -45,8 +46,9 @@ def agglomerate(points: Points, threshold: float, *, seed: int = 0) -> Labels:
     Notes
     -----
     Chunks are clustered by Ward's method (scikit-learn) into small parts, and these are merged.
-    Memory grows with the points, not with their square. Beyond `MOST_PARTS` parts the smallest
-    ones join the nearest cluster of the others that is near enough, or stay alone.
+    Memory grows with the points, not with their square. More than `MOST_PARTS` parts are merged
+    among their neighbours first; of those that are left then, the smallest ones join the nearest
+    cluster of the others that is near enough, or stay alone.
     """
     order = np.random.default_rng(seed).permutation(len(points))
     if len(points) <= CHUNK:
@@ -59,6 +61,12 @@ def agglomerate(points: Points, threshold: float, *, seed: int = 0) -> Labels:
         count += int(found.max()) + 1
     sizes = np.bincount(label)
     means = cluster_means(points, label)
+    for share in STEPS:
+        if count > MOST_PARTS:
+            found = _merge_in_cells(means, sizes, share * threshold)
+            means, label = cluster_means(means, found, sizes), found[label]
+            sizes = np.bincount(label)
+            count = len(sizes)
     large = np.argsort(-sizes, kind="stable")[:MOST_PARTS]
     merged = np.arange(count) + count  # those that stay alone keep a label of their own
     merged[large] = merge(means[large], sizes[large], threshold)
@@ -122,6 +130,26 @@ def merge(means: Points, sizes: NDArray[np.integer], threshold: float) -> Labels
             nearest[k] = away[k].argmin()
             gap[k] = away[k, nearest[k]]
     return _in_order(label)
+
+
+def _merge_in_cells(means: Points, sizes: NDArray[np.integer], threshold: float) -> Labels:
+    """:func:`merge` within cells of neighbours, as many parts in each as in any other.
+
+    A cell that is too large is cut in the middle along the axis in which it is widest.
+    """
+    label, count = np.empty(len(means), np.intp), 0
+    cells = [np.arange(len(means))]
+    while cells:
+        cell = cells.pop()
+        if len(cell) > MOST_PARTS // 2:
+            inside = means[cell] - means[cell].mean(axis=0)
+            widest = np.linalg.eigh(inside.T @ inside)[1][:, -1]
+            cells += np.array_split(cell[np.argsort(inside @ widest, kind="stable")], 2)
+            continue
+        found = merge(means[cell], sizes[cell], threshold)
+        label[cell] = found + count
+        count += int(found.max()) + 1
+    return label
 
 
 def cluster_means(

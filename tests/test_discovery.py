@@ -121,7 +121,9 @@ def test_labels_count_from_the_first_point_and_one_point_is_a_cluster():
     assert agglomerate(points[:1], 0.5).tolist() == [0]
 
 
-def test_chunks_and_small_parts_give_the_same_clusters(monkeypatch):
+@pytest.mark.parametrize("steps", [agglomeration.STEPS, ()])
+def test_chunks_and_small_parts_give_the_same_clusters(monkeypatch, steps):
+    monkeypatch.setattr(agglomeration, "STEPS", steps)
     points, truth = clouds(6, 40, noise=0.1)
     whole = agglomerate(points, 1.2)
     monkeypatch.setattr(agglomeration, "CHUNK", 50)
@@ -131,6 +133,18 @@ def test_chunks_and_small_parts_give_the_same_clusters(monkeypatch):
     assert adjusted_rand_score(truth, agglomerate(points, 1.2)) == 1
     stranger = np.vstack([points, -np.ones((1, DIM))])
     assert (agglomerate(stranger, 1.2) == 6).tolist() == [False] * len(points) + [True]
+
+
+def test_a_rare_model_among_many_parts_stays_whole(monkeypatch):
+    points, truth = clouds(5, 80, noise=0.1)
+    kept = (truth < 4) | (np.arange(400) % 20 == 0)  # four images of the last one
+    points, truth = points[kept], truth[kept]
+    monkeypatch.setattr(agglomeration, "PART", 1e-6)
+    monkeypatch.setattr(agglomeration, "MOST_PARTS", 40)
+    found = agglomerate(points, 1.2)
+    assert adjusted_rand_score(truth, found) == 1
+    monkeypatch.setattr(agglomeration, "STEPS", ())  # nobody merges the four
+    assert adjusted_rand_score(truth, agglomerate(points, 1.2)) < 1
 
 
 def test_means_of_parts_are_weighted():
