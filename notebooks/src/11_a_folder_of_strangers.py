@@ -324,8 +324,9 @@ teach.show(
 # **What you see.** Ten groups for ten networks, one image of 160 in the wrong one: 0.99. Compare
 # the map of lesson 08: islands are nice to look at, but it was this clustering that counted them,
 # along more than two directions. And do not be dazzled: this is the easy case, synthetic models of
-# the kind that the directions and the threshold were measured on. On real generators, where
-# relatives and JPEG abound, expect far less; `benchmarks/discover.py` measures it.
+# the kind that the directions and the threshold were measured on. On real generators it is about
+# 0.6 for lossless images, in too many groups rather than too few, and 0.2 for JPEG
+# (`docs/corpora.md`; `benchmarks/discover.py` measures it).
 #
 # ## 5. Do we know any of them?
 #
@@ -466,6 +467,7 @@ print(f"adjusted Rand index {adjusted_rand_score(later, sorted_into):.2f}")
 #
 # ## Where to go next
 #
-# - A folder of your own: `fpkit discover --help`; it writes a map to hover over.
-# - How well it does on real generators: `docs/attribution.md`.
+# - A folder of your own: `fpkit discover --help`; it writes a map to hover over, with small pictures
+#   of the most typical images.
+# - How well it does on real generators, and with a million images: `docs/corpora.md`.
 # - `fpkit.estimators` in your own pipelines: cross-validation, grids, tables of pandas and pyarrow.
