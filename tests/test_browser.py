@@ -365,7 +365,10 @@ def app(pictures: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
     command = [sys.executable, "-m", "fpkit", "app", "--no-browser", f"--port={free_port()}"]
     command += ["--folder", str(folder)]
     quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    # a shell has the jobs that it starts in the background ignore Ctrl-C, and so do their children
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(command, text=True, **quiet) as server:
+        signal.signal(signal.SIGINT, before)
         try:
             assert server.stdout is not None
             yield server.stdout.readline().strip()
