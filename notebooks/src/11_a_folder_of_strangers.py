@@ -467,7 +467,7 @@ print(f"adjusted Rand index {adjusted_rand_score(later, sorted_into):.2f}")
 #
 # ## Where to go next
 #
-# - A folder of your own: `fpkit discover --help`; it writes a map to hover over, with small pictures
-#   of the most typical images.
+# - A folder of your own: `fpkit discover --help`; it writes a map to hover over, with pictures of
+#   the most typical images.
 # - How well it does on real generators, and with a million images: `docs/corpora.md`.
 # - `fpkit.estimators` in your own pipelines: cross-validation, grids, tables of pandas and pyarrow.
