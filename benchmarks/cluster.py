@@ -76,7 +76,7 @@ def main() -> int:
 
 def run(arguments: argparse.Namespace, folder: Path, jobs: dict[str, Job]) -> int:
     problems: list[str] = []
-    rows = []
+    rows, undisturbed = [], {}
     if "embed" in jobs:
         shards(folder, arguments)
     with tqdm(total=4 * len(jobs), desc="runs", disable=None, leave=False) as bar:
@@ -88,6 +88,7 @@ def run(arguments: argparse.Namespace, folder: Path, jobs: dict[str, Job]) -> in
                     seconds.append(timed(command(job, way, size, folder / f"{name}-{way}-{size}")))
                     bar.update()
                 lines[way] = line(job.sizes, seconds)
+            undisturbed[name] = seconds[-1]  # of the larger size, shared
             rows.append((name, job, lines))
             if lines["shared"][1] >= lines["alone"][1] and (os.cpu_count() or 1) > 1:
                 problems.append(f"{name}: two processes are no faster than one")
@@ -99,7 +100,7 @@ def run(arguments: argparse.Namespace, folder: Path, jobs: dict[str, Job]) -> in
         print(f"| {name} | {' | '.join(numbers)} | {crossing(lines)} {job.thing} |")
     killed = ""
     if "embed" in jobs:
-        lost, found = kill(jobs["embed"], folder)
+        lost, found = kill(jobs["embed"], folder, undisturbed["embed"])
         problems += found
         killed = f"; a process killed on the way costs {lost:.0f} s and no image"
     for problem in problems:
@@ -174,11 +175,10 @@ def crossing(lines: dict[str, tuple[float, float]]) -> str:
 # ---- kills -------------------------------------------------------------------------------------
 
 
-def kill(job: Job, folder: Path) -> tuple[float, list[str]]:
+def kill(job: Job, folder: Path, undisturbed: float) -> tuple[float, list[str]]:
     """Kill one of two processes of Ray halfway; seconds more than undisturbed, what is wrong."""
     size = job.sizes[1]
     out = folder / "embed-killed"
-    undisturbed = timed(command(job, "shared", size, folder / "embed-again"))
     began = time.monotonic()
     with subprocess.Popen(
         command(job, "shared", size, out), env=ONE_THREAD, stdout=subprocess.DEVNULL,
@@ -192,7 +192,7 @@ def kill(job: Job, folder: Path) -> tuple[float, list[str]]:
             os.kill(busy[0], signal.SIGKILL)
     problems = [] if run.returncode == 0 and busy else ["no process was killed, or the run failed"]
     plain = folder / f"embed-alone-{size}"
-    for other in (out, folder / "embed-again"):
+    for other in (out, folder / f"embed-shared-{size}"):
         problems += differences(plain, other)
     return time.monotonic() - began - undisturbed, problems
 

@@ -8,6 +8,8 @@ independent witnesses.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -53,20 +55,16 @@ def agglomerate(points: Points, threshold: float, *, seed: int = 0) -> Labels:
     order = np.random.default_rng(seed).permutation(len(points))
     if len(points) <= CHUNK:
         order = np.arange(len(points))
-    label = np.empty(len(points), np.intp)
-    count = 0
-    for chunk in np.array_split(order, -(-len(order) // CHUNK)):
-        found = _ward(points[chunk], min(PART, threshold))
-        label[chunk] = found + count
-        count += int(found.max()) + 1
+    chunks = np.array_split(order, -(-len(order) // CHUNK))
+    label = _each(chunks, lambda chunk: _ward(points[chunk], min(PART, threshold)))
     sizes = np.bincount(label)
     means = cluster_means(points, label)
     for share in STEPS:
-        if count > MOST_PARTS:
+        if len(sizes) > MOST_PARTS:
             found = _merge_in_cells(means, sizes, share * threshold)
             means, label = cluster_means(means, found, sizes), found[label]
             sizes = np.bincount(label)
-            count = len(sizes)
+    count = len(sizes)
     large = np.argsort(-sizes, kind="stable")[:MOST_PARTS]
     merged = np.arange(count) + count  # those that stay alone keep a label of their own
     merged[large] = merge(means[large], sizes[large], threshold)
@@ -133,21 +131,33 @@ def merge(means: Points, sizes: NDArray[np.integer], threshold: float) -> Labels
 
 
 def _merge_in_cells(means: Points, sizes: NDArray[np.integer], threshold: float) -> Labels:
-    """:func:`merge` within cells of neighbours, as many parts in each as in any other.
+    """:func:`merge` within cells of neighbours."""
+    return _each(_cells(means), lambda cell: merge(means[cell], sizes[cell], threshold))
+
+
+def _cells(means: Points) -> list[Labels]:
+    """Places of neighbours, as many in each cell as in any other.
 
     A cell that is too large is cut in the middle along the axis in which it is widest.
     """
-    label, count = np.empty(len(means), np.intp), 0
-    cells = [np.arange(len(means))]
-    while cells:
-        cell = cells.pop()
-        if len(cell) > MOST_PARTS // 2:
-            inside = means[cell] - means[cell].mean(axis=0)
-            widest = np.linalg.eigh(inside.T @ inside)[1][:, -1]
-            cells += np.array_split(cell[np.argsort(inside @ widest, kind="stable")], 2)
+    small, large = [], [np.arange(len(means))]
+    while large:
+        cell = large.pop()
+        if len(cell) <= MOST_PARTS // 2:
+            small.append(cell)
             continue
-        found = merge(means[cell], sizes[cell], threshold)
-        label[cell] = found + count
+        inside = means[cell] - means[cell].mean(axis=0)
+        widest = np.linalg.eigh(inside.T @ inside)[1][:, -1]
+        large += np.array_split(cell[np.argsort(inside @ widest, kind="stable")], 2)
+    return small
+
+
+def _each(groups: list[Labels], cluster: Callable[[Labels], Labels]) -> Labels:
+    """Labels of all places, where the places (m,) of each group are clustered by themselves."""
+    label, count = np.empty(sum(map(len, groups)), np.intp), 0
+    for group in groups:
+        found = cluster(group)
+        label[group] = found + count
         count += int(found.max()) + 1
     return label
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,10 +27,12 @@ from fpkit.cli_io import (
     writable,
 )
 from fpkit.cli_verdicts import calibrated, check_far, look, note_uncalibrated
-from fpkit.images import ImageReadError, decode_image, load_image
+from fpkit.images import ImageReadError, decode_image, read_image
 
 if TYPE_CHECKING:
-    from fpkit.corpus import Corpus
+    import pyarrow as pa
+    from torch import Tensor
+
     from fpkit.discovery import Cluster, Discovery
     from fpkit.extractor import Extractor
 
@@ -40,7 +43,7 @@ SHOWN = 3  # typical images of a cluster, in the table
 class Found:
     """Images that can be used: names, embeddings (n, d), crops and compression (n,).
 
-    ``load`` gives the bytes of the file at a place; None where it is not known what that was.
+    ``load`` gives the image (3, h, w) at a place; None where it is not known what that was.
     """
 
     names: list[str]
@@ -48,7 +51,7 @@ class Found:
     crops: np.ndarray
     jpeg: np.ndarray
     total: int
-    load: Callable[[int], bytes] | None
+    load: Callable[[int], Tensor] | None
 
 
 def add_to(verbs: Verbs) -> argparse.ArgumentParser:
@@ -164,13 +167,13 @@ def _read(path: Path, extractor: Extractor, skipped: Skipped) -> Found:
         crops=np.array([image.evidence.crops for image in seen]),
         jpeg=np.array([image.evidence.compressed for image in seen]),
         total=len(paths),
-        load=lambda place: load_image(seen[place].path)[1],
+        load=lambda place: read_image(seen[place].path),
     )
 
 
 def _read_table(path: Path, identity: str, skipped: Skipped) -> Found:
     from fpkit.columns import from_arrow
-    from fpkit.corpus import Corpus, extractor_hash, read_embeddings
+    from fpkit.corpus import extractor_hash, read_embeddings
 
     table = read_embeddings(path, usable=False)
     made_with = extractor_hash(table)
@@ -195,18 +198,24 @@ def _read_table(path: Path, identity: str, skipped: Skipped) -> Found:
         crops=table["crops"].to_numpy(),
         jpeg=np.array(table["compressed"].to_pylist(), bool),
         total=total,
-        load=_loader(Corpus(path), usable, table["sha256"]) if path.is_dir() else None,
+        load=_loader(path, usable, table) if path.is_dir() else None,
     )
 
 
-def _loader(corpus: Corpus, rows: np.ndarray, hashes: Any) -> Callable[[int], bytes]:
-    """Reads what was embedded, again: files that have changed since are refused."""
+def _loader(folder: Path, places: np.ndarray, table: pa.Table) -> Callable[[int], Tensor]:
+    """Reads what was embedded, again: files that have changed since are refused.
 
-    def load(place: int) -> bytes:
-        data = corpus.read(int(rows[place]))
-        if sha256(data).hexdigest() != hashes[place].as_py():
-            raise ImageReadError("the file is no longer the one that was embedded")
-        return data
+    `places` in the plan are those of the table's rows. The plan is opened for the first image.
+    """
+    from fpkit.corpus import Corpus
+
+    opened = cache(lambda: Corpus(folder))
+
+    def load(place: int) -> Tensor:
+        data, name = opened().read(int(places[place])), table["path"][place].as_py()
+        if sha256(data).hexdigest() != table["sha256"][place].as_py():
+            raise ImageReadError(f"{name}: no longer the file that was embedded")
+        return decode_image(data, name=name)
 
     return load
 
@@ -220,7 +229,7 @@ def _pictures(found: Found, result: Discovery) -> dict[int, bytes]:
     places = named_places(result)
     for place in tqdm(places, unit="picture", disable=None, leave=False):
         try:
-            pictures[place] = thumbnail(decode_image(found.load(place), name=found.names[place]))
+            pictures[place] = thumbnail(found.load(place))
         except (OSError, ValueError):
             missing += 1
     if missing:

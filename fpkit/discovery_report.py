@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from fpkit.discovery import ALONE, Cluster, Discovery
+from fpkit.images import to_pillow
 from fpkit.names import as_html, as_label
 from fpkit.plots import INK
 from fpkit.scatter import marker_of
@@ -189,8 +189,7 @@ def named_places(discovery: Discovery) -> list[int]:
 
 def thumbnail(image: Tensor) -> bytes:
     """A small JPEG of an image (3, h, w) in [0, 1]."""
-    values = (image * 255).round().byte().permute(1, 2, 0).numpy()
-    small, file = Image.fromarray(values), io.BytesIO()
+    small, file = to_pillow(image), io.BytesIO()
     small.thumbnail((PICTURE, PICTURE))
     small.save(file, format="JPEG", quality=85)
     return file.getvalue()

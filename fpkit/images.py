@@ -266,7 +266,7 @@ def jpeg(image: Tensor, quality: int, subsampling: int = 2) -> Tensor:
     if subsampling not in (0, 1, 2):
         raise ValueError(f"subsampling must be 0, 1 or 2, got {subsampling}")
     buffer = io.BytesIO()
-    _to_pillow(image).save(buffer, format="JPEG", quality=quality, subsampling=subsampling)
+    to_pillow(image).save(buffer, format="JPEG", quality=quality, subsampling=subsampling)
     with Image.open(buffer) as decoded:
         array = np.asarray(decoded, dtype=np.float32) / 255
     return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
@@ -316,11 +316,12 @@ def load_tiles(path: str | Path, *, side: int, least: int = 1) -> np.ndarray:
 def write_png(path: str | Path, image: Tensor) -> None:
     """Write a (3, h, w) image in [0, 1] as an 8-bit PNG, atomically."""
     buffer = io.BytesIO()
-    _to_pillow(image).save(buffer, format="PNG")
+    to_pillow(image).save(buffer, format="PNG")
     write_bytes_atomic(path, buffer.getvalue())
 
 
-def _to_pillow(image: Tensor) -> Image.Image:
+def to_pillow(image: Tensor) -> Image.Image:
+    """A (3, h, w) image in [0, 1] with 8 bits per channel; ValueError if it is none."""
     if image.ndim != 3 or image.shape[0] != 3:
         raise ValueError(f"image must be (3, h, w), got shape {tuple(image.shape)}")
     low, high = float(image.min()), float(image.max())
